@@ -1,0 +1,39 @@
+# Every verb sets up what it needs; nothing has to be installed first but python3 (3.11 or newer) and make.
+#   ARGS=…    handed on:            make serve ARGS='--listen 127.0.0.1:1081'    make test ARGS='-k socks4 -x'
+#   PYTHON=…  the interpreter:      make setup PYTHON=/usr/bin/python3.12
+
+.DEFAULT_GOAL := help
+.PHONY: help setup serve test peers lint types clean
+export PYTHON
+BIN := .venv/bin
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: ## prepare .venv: tabi (editable), and what tests and checks need
+	@tools/setup.sh dev
+
+serve: ## run the server on 127.0.0.1:1080 and [::1]:1080
+	@tools/setup.sh serve
+	@exec $(BIN)/tabi serve $(ARGS)
+
+test: ## run the whole suite
+	@tools/setup.sh dev
+	@$(BIN)/python -m pytest $(ARGS)
+
+peers: ## install the programs of others that interop tests drive (root or sudo)
+	@tools/peers.sh
+
+lint: ## ruff, and the walls between the layers
+	@tools/setup.sh dev
+	@$(BIN)/ruff check $(ARGS)
+	@$(BIN)/lint-imports --no-logo
+
+types: ## mypy --strict
+	@tools/setup.sh dev
+	@$(BIN)/mypy $(ARGS)
+
+clean: ## take away all that the verbs above made in this directory
+	rm -rf .venv .nox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf build dist tests/interop/node/node_modules
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""What is shipped is what is in the tree."""
+
+import configparser
+import importlib.metadata
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import tabi
+
+ROOT = Path(__file__).parents[2]
+SRC = ROOT / "src"
+
+
+def sources() -> set[str]:
+    """Return the files of the package as a wheel would name them."""
+    files = {path.relative_to(SRC) for path in (SRC / "tabi").rglob("*") if path.is_file()}
+    return {path.as_posix() for path in files if "__pycache__" not in path.parts}
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+    """Build the wheel from this tree, without the network, and open it."""
+    directory = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index", "--no-deps"]
+    build = [*pip, "--no-build-isolation", "--wheel-dir", str(directory), str(ROOT)]
+    # meson and ninja are looked for in PATH, and nobody has to activate the environment to run the tests.
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
+    done = subprocess.run(build, check=False, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    assert done.returncode == 0, done.stdout + done.stderr
+    [path] = directory.glob("*.whl")
+    assert path.name == f"tabi-{tabi.__version__}-py3-none-any.whl"
+    return zipfile.Path(path)
+
+
+def names(wheel: zipfile.Path) -> set[str]:
+    return {name for name in wheel.root.namelist() if not name.endswith("/")}
+
+
+def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.Path) -> None:
+    shipped = {name for name in names(wheel) if ".dist-info/" not in name}
+    assert shipped == sources()
+
+
+def test_wheel_says_that_it_is_typed_and_under_which_licence(wheel: zipfile.Path) -> None:
+    assert "tabi/py.typed" in names(wheel)
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names(wheel))
+
+
+def test_wheel_brings_the_command(wheel: zipfile.Path) -> None:
+    [entry_points] = [name for name in names(wheel) if name.endswith(".dist-info/entry_points.txt")]
+    parser = configparser.ConfigParser()
+    parser.read_string(wheel.joinpath(entry_points).read_text())
+    assert dict(parser["console_scripts"]) == {"tabi": "tabi.cli.main:main"}
+
+
+def test_every_package_has_an_init_file() -> None:
+    packages = {path.parent for path in (SRC / "tabi").rglob("*.py")}
+    assert {package.name for package in packages if not (package / "__init__.py").exists()} == set()
+
+
+def test_version_is_the_same_everywhere() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert tabi.__version__ == declared
+    assert importlib.metadata.version("tabi") == declared
+
+
+def test_core_requires_nothing_at_run_time() -> None:
+    required = importlib.metadata.requires("tabi") or []
+    assert [line for line in required if "extra ==" not in line] == []
+
+
+def test_editable_install_runs_this_tree() -> None:
+    """Otherwise the suite would judge some other copy."""
+    assert Path(tabi.__file__) == SRC / "tabi" / "__init__.py"
