@@ -1,0 +1,1 @@
+"""Who may do what: pure functions (request, context) -> verdict, without I/O or clock."""

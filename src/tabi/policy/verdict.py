@@ -1,0 +1,148 @@
+"""The one call that policy is: ``judge(request, context) -> Verdict``, sync and pure.
+
+A request for a name is judged twice: before any look-up with `Request.address` None, then once for each
+address that the name led to. Addresses that are refused are struck out; when none is left the request is
+refused. What was judged is what is connected.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from tabi.addr import Address, Endpoint, Name
+from tabi.errors import Reply
+from tabi.wire.socks5 import Command, Method
+from tabi.wire.version import Version
+
+__all__ = ["NO_GRANTS", "Context", "Grants", "Limits", "Policy", "Request", "Verdict"]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks for.
+
+    Args:
+        command: what it wants done.
+        target: DST.ADDR and DST.PORT, normalised; None for a UDP association as such, where they name the client and
+            each datagram is judged with a target of its own.
+        address: where `target` is a name, the address that is judged together with it; None before the
+            look-up.
+    """
+
+    command: Command
+    target: Endpoint | None
+    address: Address | None = None
+
+    @property
+    def ip(self) -> Address | None:
+        """The address that would be connected to, as far as it is known."""
+        if self.target is None:
+            return None
+        return self.target.host if not isinstance(self.target.host, Name) else self.address
+
+    @property
+    def shown(self) -> str:
+        """The host that is asked for, and where a name led, for people."""
+        if self.target is None:
+            return "the association"
+        known = self.address is not None and isinstance(self.target.host, Name)
+        return f"{self.address} ({self.target.host})" if known else str(self.target.host)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Who asks, and how.
+
+    Args:
+        client: source address and port of the control connection, IPv4-mapped already unmapped.
+        listener: our end of it.
+        version: protocol of the client.
+        method: authentication that took place.
+        user: authenticated user name, None without authentication.
+        userid: what a SOCKS4 client claims to be; proves nothing.
+        groups: groups of the user.
+        minute_of_week: local time of the request, in minutes since Monday 00:00; policy itself has no clock.
+    """
+
+    client: Endpoint
+    listener: Endpoint
+    version: Version
+    method: Method
+    user: bytes | None = None
+    userid: bytes = b""
+    groups: frozenset[str] = frozenset()
+    minute_of_week: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much the sessions of one user, or those that one rule allows, may do together; None is no limit.
+
+    Args:
+        sessions: at once.
+        rate: new sessions per second.
+        bandwidth: bytes per second, both directions together.
+        lifetime: seconds that a session may last.
+    """
+
+    sessions: int | None = None
+    rate: float | None = None
+    bandwidth: int | None = None
+    lifetime: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grants:
+    """What an allowed request may do.
+
+    Args:
+        any_peer: BIND only: with 0.0.0.0 or :: as DST.ADDR, take any peer.
+        full_cone: UDP only: let any address answer the client.
+        egress: local address, or name of the interface, that connections come from; None: the kernel chooses.
+        prefer: family that is tried first; None: IPv6 (RFC 8305).
+        connect: seconds to reach the target; None: the server's.
+        idle: seconds without a byte before a tunnel is cut; None: the server's.
+        half_open: the same with one direction closed; None: the server's.
+        limits: shared by all sessions that the rule allows.
+        log: whether the session leaves a line.
+    """
+
+    any_peer: bool = False
+    full_cone: bool = False
+    egress: Address | str | None = None
+    prefer: Literal[4, 6] | None = None
+    connect: float | None = None
+    idle: float | None = None
+    half_open: float | None = None
+    limits: Limits = Limits()
+    log: bool = True
+
+
+NO_GRANTS = Grants()
+"""Nothing beyond the connection itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What policy says.
+
+    Args:
+        allow: whether the request may go on.
+        rule: name of the rule that decided, for the log.
+        reply: what a refused client hears.
+        grants: what an allowed request may do; of a refused one only `Grants.log` counts.
+        number: of the rule in its list, counted from 1; 0 where no rule of the list decided.
+        note: what a refused request lacked.
+        tentative: the name may be looked up; the addresses decide.
+    """
+
+    allow: bool
+    rule: str
+    reply: Reply = Reply.NOT_ALLOWED
+    grants: Grants = NO_GRANTS
+    number: int = 0
+    note: str = ""
+    tentative: bool = False
+
+
+Policy: TypeAlias = Callable[[Request, Context], Verdict]

@@ -1,0 +1,77 @@
+"""Sets of names against a slow reading of their patterns."""
+
+import fnmatch
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabi.addr import Name
+from tabi.policy.names import NameSet, glob
+
+LABELS = st.text("abx-", min_size=1, max_size=3).filter(lambda label: not label.startswith("-"))
+NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
+WILD = st.lists(st.text("ab*?", min_size=1, max_size=3), min_size=1, max_size=3).map(".".join)
+PATTERNS = st.one_of(NAMES, NAMES.map(lambda name: f"*.{name}"), WILD, st.just("*"))
+
+
+def means(pattern: str, name: str) -> bool:
+    """Read a pattern as the documents explain it; shell globs do the same, for names have no brackets."""
+    return fnmatch.fnmatchcase(name, pattern)
+
+
+@given(st.lists(PATTERNS, max_size=6), NAMES)
+def test_name_is_in_the_set_if_a_pattern_means_it(patterns: list[str], name: str) -> None:
+    assert (Name(name) in NameSet(patterns)) == any(means(pattern, name) for pattern in patterns)
+
+
+@given(st.lists(PATTERNS, max_size=4), PATTERNS, NAMES)
+def test_covered_pattern_means_nothing_else(patterns: list[str], asked: str, name: str) -> None:
+    known = NameSet(patterns)
+    if known.covers(asked) and means(asked, name):
+        assert Name(name) in known
+
+
+@pytest.mark.parametrize(
+    ("patterns", "asked"),
+    [
+        (["a.example"], "a.example"), (["*.example"], "a.example"), (["*.example"], "*.a.example"),
+        (["*.example"], "*.example"), (["*"], "*.example"), (["m*.example"], "m*.example"), (["m*"], "mail.example"),
+    ],
+)  # fmt: skip
+def test_plainly_covered_patterns_are_covered(patterns: list[str], asked: str) -> None:
+    assert NameSet(patterns).covers(asked)
+
+
+def test_suffix_does_not_mean_the_name_itself() -> None:
+    names = NameSet(["*.example.org"])
+    assert Name("a.b.example.org") in names
+    assert Name("example.org") not in names
+    assert Name("badexample.org") not in names
+
+
+@given(st.lists(PATTERNS, max_size=6))
+def test_set_gives_back_what_was_put_in(patterns: list[str]) -> None:
+    assert set(NameSet(patterns)) == set(patterns)
+    assert len(NameSet(patterns)) == len(set(patterns))
+
+
+@given(st.text("ab*?.[]^$\\", max_size=8), st.text("ab.[]^$\\", max_size=8))
+def test_glob_means_what_a_slow_matcher_says(pattern: str, text: str) -> None:
+    assert bool(re.fullmatch(glob(pattern), text, re.DOTALL)) == slow_match(pattern, text)
+
+
+def slow_match(pattern: str, text: str) -> bool:
+    if not pattern:
+        return not text
+    if pattern[0] == "*":
+        return any(slow_match(pattern[1:], text[cut:]) for cut in range(len(text) + 1))
+    return bool(text) and pattern[0] in ("?", text[0]) and slow_match(pattern[1:], text[1:])
+
+
+def test_glob_has_no_backtracking_trap() -> None:
+    """With a greedy star for each of these, matching would take longer than the universe has lasted."""
+    pattern = re.compile(glob("*a" * 60 + "b"))
+    assert pattern.fullmatch("a" * 250) is None
+    assert pattern.fullmatch("a" * 250 + "b") is not None
