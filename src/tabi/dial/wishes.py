@@ -1,0 +1,104 @@
+"""The vocabulary between plans and drivers: wishes that a plan yields, facts that it is sent.
+
+Wishes run side by side: yielding one starts it, its fact comes when it is ready, in whatever order. A wish is told
+from its like by identity, so make a new object for each. `Cancel` has no fact, and a cancelled wish has none either:
+what it would have opened is closed by the driver.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from tabi.addr import Address, Endpoint, Name
+from tabi.errors import TabiError
+
+__all__ = [
+    "Cancel", "Connection", "Done", "Fact", "Failed", "Family", "Open", "Plan", "Read", "Resolve", "Send", "Sleep",
+    "Wish",
+]  # fmt: skip
+
+Family: TypeAlias = Literal[4, 6]
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """An established TCP connection.
+
+    Args:
+        handle: the driver's own socket object; plans only pass it on.
+        remote: the address and port connected to.
+        local: our end (BND.ADDR and BND.PORT of the reply).
+    """
+
+    handle: object = field(repr=False)
+    remote: Endpoint
+    local: Endpoint
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Resolve:
+    """Ask for the addresses of one family. Done with `tuple[Address, ...]`, perhaps empty; fails with DialError."""
+
+    name: Name
+    family: Family
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Open:
+    """Connect by TCP. Done with a `Connection`; fails with DialError whose reply says why."""
+
+    address: Address
+    port: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Send:
+    """Send all of `data`. Done with None; fails with DialError."""
+
+    connection: Connection
+    data: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Read:
+    """Read 1 to `size` bytes, never more. Done with bytes, empty at the end of the stream; fails with DialError."""
+
+    connection: Connection
+    size: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sleep:
+    """Wait. Done with None after `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cancel:
+    """Give up a wish that is under way; where it is done already, nothing happens."""
+
+    wish: "Resolve | Open | Send | Read | Sleep"
+
+
+Wish: TypeAlias = Resolve | Open | Send | Read | Sleep | Cancel
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Done:
+    """A wish came true; `value` as its class says."""
+
+    wish: Wish
+    value: object = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Failed:
+    """A wish failed."""
+
+    wish: Wish
+    error: TabiError
+
+
+Fact: TypeAlias = Done | Failed
+Plan: TypeAlias = Generator[tuple[Wish, ...], Fact, Connection]
