@@ -1,0 +1,154 @@
+"""What a relay engine is: the one interface of its pure and its compiled build.
+
+An engine owns established pairs of sockets from `Engine.adopt` to the `End` that it reports, and keeps them
+apart from the control plane: nothing here is a callback, and nothing but integers, bytes and tuples crosses
+over. It knows no SOCKS, no names and no policy; the `record` of a flow is opaque to it.
+"""
+
+from collections.abc import Iterable
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+from tabi.relay.bucket import Cell
+
+__all__ = ["Cause", "Closer", "End", "Engine", "FlowLimits", "Live"]
+
+
+class Closer(IntEnum):
+    """Who ended a flow."""
+
+    CLIENT = 0
+    TARGET = 1
+    TABI = 2
+
+
+class Cause(IntEnum):
+    """Why a flow ended.
+
+    FIN and RST (and ERROR with an errno such as ETIMEDOUT, a dead peer found by keepalive) are the doing of a
+    peer. The others are ours: both sides were reset, so that nobody takes a cut for an end. ERROR by
+    `Closer.TABI` means that the engine could not take the flow up at all; its errno says why.
+    """
+
+    FIN = 0
+    RST = 1
+    ERROR = 2
+    IDLE = 3
+    HALF_OPEN = 4
+    LIFETIME = 5
+    KILL = 6
+    POLICY = 7
+    SHUTDOWN = 8
+
+
+class FlowLimits(NamedTuple):
+    """Limits of one flow; times in seconds, 0 is none. Share one object among flows.
+
+    Args:
+        idle: without a byte in either direction.
+        half_open: without a byte after the first of the two FINs.
+        lifetime: from `Engine.adopt` on, come what may.
+        buckets: token buckets (see `Engine.set_bucket`) that every byte is taken from, both directions together. All
+            flows that name a bucket share it, in equal parts where they want as much.
+    """
+
+    idle: float = 0.0
+    half_open: float = 600.0
+    lifetime: float = 0.0
+    buckets: tuple[int, ...] = ()
+
+
+class End(NamedTuple):
+    """A flow that is over: both descriptors are closed.
+
+    `up` counts bytes from client to target that the target's kernel took, `down` the other way. `errno` is 0
+    unless a socket failed (RST, ERROR). `started` and `ended` are of the engine's clock, `time.monotonic()`.
+    """
+
+    flow: int
+    record: bytes
+    closer: Closer
+    cause: Cause
+    errno: int
+    up: int
+    down: int
+    started: float
+    ended: float
+
+
+class Live(NamedTuple):
+    """A flow that lives. `last` is when a byte last moved, or when it was adopted; the rest is as in `End`."""
+
+    flow: int
+    record: bytes
+    up: int
+    down: int
+    started: float
+    last: float
+
+
+class Engine(Protocol):
+    """Relays bytes between the two sockets of each flow, in a thread of its own."""
+
+    @property
+    def name(self) -> str:
+        """Name the build: "pure" or "compiled"."""
+
+    def start(self) -> None:
+        """Start the thread. Call it once."""
+
+    def adopt(
+        self, inbound: int, outbound: int, early: bytes, pending: bytes, limits: FlowLimits, record: bytes
+    ) -> int:
+        """Take over two established stream sockets, from any thread, and return the number of the flow.
+
+        Both descriptors belong to the engine from here on, whatever happens: trouble is reported as an `End`.
+        Forget them first: no reader, no writer, no duplicate that stays open may know them.
+
+        Args:
+            inbound: the client's descriptor, in any blocking mode.
+            outbound: the target's.
+            early: what was read from the client beyond its request; goes to the target before anything else.
+            pending: what we still owe the client; goes to it before anything else.
+            limits: the flow's time limits.
+            record: comes back in the flow's `End` and `Live`.
+        """
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while ends wait to be taken. It is valid until `close`."""
+
+    def ends(self) -> list[End]:
+        """Take all ends that wait, the oldest first."""
+
+    def snapshot(self) -> list[Live]:
+        """List the flows that the engine has taken up, from any thread, without stopping it."""
+
+    def kill(self, flows: Iterable[int], cause: Cause) -> None:
+        """Reset both sides of these flows, from any thread; numbers of flows that are over are passed by."""
+
+    def set_bucket(self, number: int, rate: int | None, cell: Cell | None = None) -> None:
+        """Set how many bytes a second may be taken from a bucket, from any thread; None is no limit.
+
+        It holds for flows that are adopted after it and for those that named the bucket when they were. At once may
+        pass what `tabi.relay.bucket.burst_of` says.
+
+        Args:
+            number: of the bucket, the caller's choice.
+            rate: bytes a second, at least 1.
+            cell: where the bucket lies, if other processes take from it as well; counts when the bucket is first set.
+        """
+
+    def spend(self, buckets: Iterable[int], count: int) -> bool:
+        """Take tokens for bytes that are moved elsewhere, from any thread; False if one of the buckets has too few."""
+
+    def __len__(self) -> int:
+        """Count the flows that are not over, with those adopted but not yet taken up."""
+
+    def stop(self) -> None:
+        """Reset what is left (Cause.SHUTDOWN), end the thread, wait for it. The last ends stay to be taken.
+
+        A flow that is adopted afterwards is reset and reported at once. Stopping twice is stopping once.
+        """
+
+    def close(self) -> None:
+        """Close `fileno`, after `stop`, once the last ends have been taken."""
