@@ -1,0 +1,1 @@
+"""Settings: frozen, validated, with the reason beside each default."""
