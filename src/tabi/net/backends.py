@@ -1,0 +1,241 @@
+"""Who looks names up: c-ares by aiodns, with the answers' TTL, or getaddrinfo on threads.
+
+c-ares is asked for DNS only, /etc/hosts comes first by `tabi.net.hostsfile`, and no other module of nsswitch.conf is
+known; getaddrinfo does whatever the system does, without telling how long an answer holds. Here their errors become
+DialErrors.
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from tabi.addr import Address, Name, parse_host
+from tabi.dial.wishes import Family
+from tabi.errors import AddressError, DialError, DialTimeoutError, Reply, Stage
+from tabi.net.hostsfile import HostsFile
+from tabi.net.pool import Pool
+from tabi.net.tasks import spawn
+
+if TYPE_CHECKING:
+    import aiodns
+
+__all__ = ["Answer", "AresBackend", "Backend", "GetaddrinfoBackend", "best_backend"]
+
+V = TypeVar("V")
+
+ARES_TRY = 1.5  # seconds; c-ares doubles it for the second of two tries, so a query ends after about 4.5 s
+ARES_TRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Generic[V]):
+    """What a backend found.
+
+    Args:
+        value: the addresses, perhaps none; or the name of an address.
+        ttl: seconds for which it holds, None where the backend cannot tell.
+    """
+
+    value: V
+    ttl: float | None = None
+
+
+class Backend(Protocol):
+    """Who does the look-ups. Its futures fail with DialError (stage RESOLVE) and are never cancelled by tabi."""
+
+    def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
+        """Look the addresses of one family up; a name without any is an empty answer."""
+
+    def name(self, address: Address) -> asyncio.Future[Answer[Name]]:
+        """Look the name of an address up."""
+
+    async def close(self) -> None:
+        """End all queries and let go of threads and sockets."""
+
+
+def best_backend(pool_size: int) -> Backend:
+    """Take c-ares where aiodns is installed, else getaddrinfo on at most `pool_size` threads."""
+    try:
+        import aiodns  # noqa: F401 - only whether it can be had
+    except ImportError:
+        return GetaddrinfoBackend(pool_size)
+    return AresBackend()
+
+
+class GetaddrinfoBackend:
+    """The system's own look-ups on threads, one family each.
+
+    Args:
+        pool_size: threads at most.
+    """
+
+    def __init__(self, pool_size: int = 32) -> None:
+        self._pool = Pool(pool_size)
+
+    def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
+        """Ask getaddrinfo in a thread."""
+        return self._pool.submit(_getaddrinfo, name, family)
+
+    def name(self, address: Address) -> asyncio.Future[Answer[Name]]:
+        """Ask getnameinfo in a thread."""
+        return self._pool.submit(_getnameinfo, address)
+
+    async def close(self) -> None:
+        """Let the threads end after what they are doing."""
+        self._pool.close()
+
+
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+
+def _getaddrinfo(name: Name, family: Family) -> Answer[tuple[Address, ...]]:
+    # As bytes: the name is in A-labels already, and for text Python would apply its idna codec once more. Flags
+    # stay 0: AI_ADDRCONFIG would hide IPv6 answers on hosts whose only IPv6 address is ::1.
+    try:
+        found = socket.getaddrinfo(name.text.encode(), 0, family=_AF[family], type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        if error.errno in _NO_ADDRESS:
+            return Answer(())
+        raise _from_gaierror(name, error) from None
+    except OSError as error:  # EAI_SYSTEM comes as what errno says
+        raise _failed(name, str(error), Reply.GENERAL_FAILURE) from None
+    return Answer(_addresses(str(entry[4][0]) for entry in found))
+
+
+def _getnameinfo(address: Address) -> Answer[Name]:
+    try:
+        text, _ = socket.getnameinfo((str(address), 0), socket.NI_NAMEREQD)
+    except socket.gaierror as error:
+        raise _from_gaierror(address, error) from None
+    except OSError as error:
+        raise _failed(address, str(error), Reply.GENERAL_FAILURE) from None
+    return Answer(_name_of(address, text))
+
+
+_NO_ADDRESS = frozenset({socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
+
+
+def _from_gaierror(what: Name | Address, error: socket.gaierror) -> DialError:
+    if error.errno == socket.EAI_NONAME:
+        return _no_such(what)
+    if error.errno == socket.EAI_AGAIN:
+        return _failed(what, "the name servers do not answer or have a passing trouble")
+    if error.errno == socket.EAI_FAIL:
+        return _failed(what, "the name server refuses or cannot answer")
+    return _failed(what, error.strerror or str(error), Reply.GENERAL_FAILURE)
+
+
+class AresBackend:
+    """c-ares by aiodns: no threads of ours, and answers with their TTL.
+
+    Args:
+        nameservers: "ADDRESS" or "ADDRESS:PORT" each; None takes those of the system.
+        hosts: names that need no name server; None: /etc/hosts.
+    """
+
+    def __init__(self, *, nameservers: Sequence[str] | None = None, hosts: HostsFile | None = None) -> None:
+        self._nameservers = nameservers
+        self._hosts = hosts or HostsFile()
+        self._made: aiodns.DNSResolver | None = None
+
+    def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
+        """Look into /etc/hosts, then ask c-ares."""
+        return spawn(self._addresses(name, family), name=f"look up {name}")
+
+    def name(self, address: Address) -> asyncio.Future[Answer[Name]]:
+        """Look into /etc/hosts, then ask c-ares."""
+        return spawn(self._name(address), name=f"look up {address}")
+
+    async def close(self) -> None:
+        """End all queries and close c-ares' sockets."""
+        if self._made is not None:
+            await self._made.close()
+
+    def _resolver(self) -> "aiodns.DNSResolver":
+        if self._made is None:
+            from aiodns import DNSResolver
+
+            self._made = DNSResolver(
+                nameservers=self._nameservers,
+                loop=asyncio.get_running_loop(),
+                timeout=ARES_TRY,
+                tries=ARES_TRIES,
+                lookups="b",  # DNS alone
+            )
+        return self._made
+
+    async def _addresses(self, name: Name, family: Family) -> Answer[tuple[Address, ...]]:
+        from aiodns import error as ares
+
+        written = self._hosts.addresses(name)
+        if written is not None:
+            return Answer(tuple(address for address in written if address.version == family))
+        try:
+            asked = self._resolver().getaddrinfo(name.text, family=_AF[family], type=socket.SOCK_STREAM)
+            found = await asked
+        except ares.DNSError as error:
+            if error.args[0] == ares.ARES_ENODATA:
+                return Answer(())
+            raise _from_ares(name, error.args[0], str(error.args[1])) from None
+        # An alias may hold for a shorter time than what it stands for.
+        ttls = [node.ttl for node in found.nodes] + [alias.ttl for alias in found.cnames]
+        return Answer(_addresses(_text(node.addr[0]) for node in found.nodes), min(ttls, default=None))
+
+    async def _name(self, address: Address) -> Answer[Name]:
+        from aiodns import error as ares
+
+        if (written := self._hosts.name(address)) is not None:
+            return Answer(written)
+        zero = (str(address), 0) if address.version == 4 else (str(address), 0, 0, 0)
+        try:
+            found = await self._resolver().getnameinfo(zero, _ARES_NI_NAMEREQD | _ARES_NI_LOOKUPHOST)
+        except ares.DNSError as error:
+            raise _from_ares(address, error.args[0], str(error.args[1])) from None
+        return Answer(_name_of(address, _text(found.node)))
+
+
+_ARES_NI_NAMEREQD = 1 << 2  # ares.h
+_ARES_NI_LOOKUPHOST = 1 << 8
+
+
+def _from_ares(what: Name | Address, code: int, text: str) -> DialError:
+    from aiodns import error as ares
+
+    if code in (ares.ARES_ENOTFOUND, ares.ARES_ENONAME, ares.ARES_EBADNAME, ares.ARES_ENODATA):
+        return _no_such(what)
+    if code == ares.ARES_ETIMEOUT:
+        return DialTimeoutError(f"{what}: the name servers are silent", stage=Stage.RESOLVE)
+    if code in (ares.ARES_ENOMEM, ares.ARES_EFILE, ares.ARES_ECANCELLED, ares.ARES_EDESTRUCTION):
+        return _failed(what, text, Reply.GENERAL_FAILURE)
+    return _failed(what, text)  # SERVFAIL, REFUSED and whatever else a server says
+
+
+def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
+    # A zone ("fe80::1%eth0") means an interface of this host and has no place in SOCKS.
+    return tuple(dict.fromkeys(ip_address(text.partition("%")[0]) for text in texts))
+
+
+def _text(raw: str | bytes) -> str:
+    return raw.decode("ascii", "replace") if isinstance(raw, bytes) else raw
+
+
+def _no_such(what: Name | Address) -> DialError:
+    text = f"{what}: there is no such name" if isinstance(what, Name) else f"{what}: it has no name"
+    return DialError(text, stage=Stage.RESOLVE, reply=Reply.HOST_UNREACHABLE, retryable=False)
+
+
+def _failed(what: object, why: str, reply: Reply = Reply.HOST_UNREACHABLE) -> DialError:
+    return DialError(f"{what}: the look-up failed: {why}", stage=Stage.RESOLVE, reply=reply)
+
+
+def _name_of(address: Address, text: str) -> Name:
+    try:
+        name = parse_host(text)
+    except AddressError as error:
+        raise _failed(address, f"its name cannot be used: {error}") from None
+    if not isinstance(name, Name):
+        raise _failed(address, f"its name is an address, {name}")
+    return name

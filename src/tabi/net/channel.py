@@ -1,0 +1,125 @@
+"""Messages between processes of one tabi: whole objects, and descriptors with them.
+
+A SEQPACKET pair keeps messages apart; what does not fit into a packet travels in a memfd that goes along. Objects are
+pickled: both ends are our own program, started by us, and nobody else holds the sockets.
+"""
+
+import asyncio
+import os
+import pickle
+import socket
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+__all__ = ["Channel", "ClosedError", "Message"]
+
+_PACKET = 32_768  # a packet of this size fits into the default buffer of a Unix socket with room for others
+_MOST_FDS = 250  # SCM_MAX_FD of the kernel is 253
+
+
+class ClosedError(ConnectionError):
+    """The other process has closed its end, or died."""
+
+
+class Message(NamedTuple):
+    """What came: an object, and descriptors that are now ours."""
+
+    value: Any  # whatever the other end sent; both ends are the same program
+    fds: list[int]
+
+
+class Channel:
+    """One end. Send from one task and receive in one task at a time."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._sending = asyncio.Lock()
+
+    @classmethod
+    def pair(cls) -> tuple[Self, socket.socket]:
+        """Make a channel and the socket of its other end, which a child process inherits."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(ours), theirs
+
+    async def send(self, value: object, fds: Sequence[int] = ()) -> None:
+        """Send an object, with duplicates of `fds`, which stay the caller's.
+
+        Raises:
+            ClosedError: nobody is there any more.
+        """
+        data = pickle.dumps(value)
+        async with self._sending:
+            if len(data) < _PACKET:
+                await self._send(b"\0" + data, fds)
+                return
+            carrier = _carrier_of(data)
+            try:
+                await self._send(b"\1", (carrier, *fds))
+            finally:
+                os.close(carrier)
+
+    async def receive(self) -> Message:
+        """Wait for a message.
+
+        Raises:
+            ClosedError: nobody is there any more.
+        """
+        while True:
+            try:
+                data, fds, flags, _ = socket.recv_fds(self._sock, _PACKET + 1, _MOST_FDS)
+            except BlockingIOError:
+                await self._ready(self._sock.fileno(), writing=False)
+                continue
+            except OSError as error:
+                raise ClosedError(f"the other process is gone: {error}") from None
+            if not data:
+                raise ClosedError("the other process is gone")
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                for fd in fds:
+                    os.close(fd)
+                raise ClosedError("a message was cut, which our own messages never are")
+            if data[:1] == b"\1":
+                return Message(pickle.loads(_carried_by(fds.pop(0))), fds)
+            return Message(pickle.loads(data[1:]), fds)
+
+    def close(self) -> None:
+        """Close this end."""
+        self._sock.close()
+
+    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
+        while True:
+            try:
+                socket.send_fds(self._sock, [data], fds)
+            except BlockingIOError:
+                await self._ready(self._sock.fileno(), writing=True)
+            except OSError as error:
+                raise ClosedError(f"the other process is gone: {error}") from None
+            else:
+                return
+
+    @staticmethod
+    async def _ready(fd: int, *, writing: bool) -> None:
+        loop = asyncio.get_running_loop()
+        ready = asyncio.Event()
+        add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+        add(fd, ready.set)
+        try:
+            await ready.wait()
+        finally:
+            remove(fd)
+
+
+def _carrier_of(data: bytes) -> int:
+    """Put data into a memfd; memory, so that nothing waits."""
+    carrier = os.memfd_create("tabi-message")
+    with open(carrier, "wb", closefd=False) as file:
+        file.write(data)
+    return carrier
+
+
+def _carried_by(carrier: int) -> bytes:
+    """Take it out again, and close the memfd."""
+    with open(carrier, "rb") as file:
+        file.seek(0)
+        return file.read()

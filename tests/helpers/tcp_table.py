@@ -1,0 +1,88 @@
+"""What the kernel's table of TCP sockets says, and targets that do not answer."""
+
+import errno
+import fcntl
+import socket
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from helpers.waiting import PATIENCE, until
+
+__all__ = ["Backlog", "dialling", "full_backlog", "unread"]
+
+_SYN_SENT = "02"  # include/net/tcp_states.h
+
+
+def dialling(port: int) -> int:
+    """Count the sockets of this host that wait for an answer from `port`."""
+    found = 0
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:]:
+            _, _, remote, state, *_ = line.split()
+            found += state == _SYN_SENT and int(remote.rpartition(":")[2], 16) == port
+    return found
+
+
+def unread(sock: socket.socket) -> int:
+    """Count the bytes that have arrived and were not read (SIOCINQ, tcp(7))."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+class Backlog:
+    """A listener whose queue is full: who dials it gets no answer until `let_in`."""
+
+    def __init__(self, host: str) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, 0), family=family, backlog=0)
+        self._listener.settimeout(PATIENCE)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+        self._fillers: list[socket.socket] = []
+        while self._one_more(family):
+            pass
+
+    def _one_more(self, family: int) -> bool:
+        """Take a place in the queue; False when there was none."""
+        filler = socket.socket(family)
+        filler.setblocking(False)
+        filler.connect_ex(self.address)
+        if filler.connect_ex(self.address) not in (0, errno.EISCONN):  # on loopback it is decided by now
+            filler.close()
+            return False
+        self._fillers.append(filler)
+        return True
+
+    def let_in(self) -> socket.socket:
+        """Make room, and accept the next that dials; its SYN comes again within a second or so."""
+        for filler in self._fillers:
+            self._listener.accept()[0].close()
+            filler.close()
+        self._fillers.clear()
+        sock, _ = self._listener.accept()
+        sock.settimeout(PATIENCE)
+        return sock
+
+    def wait(self) -> None:
+        """Wait until somebody dials."""
+        until(lambda: dialling(self.address[1]), f"a SYN to {self.address}")
+
+    def wait_for_none(self) -> None:
+        """Wait until nobody dials any more."""
+        until(lambda: not dialling(self.address[1]), f"the end of the SYNs to {self.address}")
+
+    def close(self) -> None:
+        """Close all."""
+        for sock in (*self._fillers, self._listener):
+            sock.close()
+
+
+@contextmanager
+def full_backlog(host: str = "127.0.0.1") -> Iterator[Backlog]:
+    """Run a target that answers nobody yet."""
+    backlog = Backlog(host)
+    try:
+        yield backlog
+    finally:
+        backlog.close()

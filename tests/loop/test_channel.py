@@ -1,0 +1,76 @@
+"""Messages between processes: whole, in order, with descriptors, and an end that is noticed."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from helpers.waiting import PATIENCE
+from tabi.net.channel import Channel, ClosedError
+
+
+def run(body: Callable[[Channel, Channel], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(PATIENCE):
+            ours, theirs = Channel.pair()
+            other = Channel(theirs)
+            try:
+                await body(ours, other)
+            finally:
+                ours.close()
+                other.close()
+
+    asyncio.run(bounded())
+
+
+@pytest.mark.parametrize("size", [0, 100, 32_767, 32_768, 5_000_000])
+def test_objects_of_any_size_arrive_whole_and_in_order(size: int) -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        values = [{"n": n, "data": bytes(size)} for n in range(3)]
+        for value in values:
+            await ours.send(value)
+        assert [(await theirs.receive()).value for _ in values] == values
+
+    run(body)
+
+
+@pytest.mark.parametrize("size", [10, 100_000])
+def test_descriptors_travel_with_the_object_and_no_other_is_left(size: int) -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        reader, writer = os.pipe()
+        await ours.send(bytes(size), (writer,))
+        os.close(writer)
+        message = await theirs.receive()
+        assert len(message.value) == size
+        os.write(message.fds[0], b"through")
+        os.close(message.fds[0])
+        assert os.read(reader, 10) == b"through"
+        os.close(reader)
+        assert set(os.listdir("/proc/self/fd")) == before
+
+    run(body)
+
+
+def test_a_full_channel_makes_the_sender_wait_and_loses_nothing() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        count = 2000
+        sending = asyncio.ensure_future(asyncio.gather(*(ours.send((n, bytes(8000))) for n in range(count))))
+        assert [(await theirs.receive()).value[0] for _ in range(count)] == list(range(count))
+        await sending
+
+    run(body)
+
+
+def test_the_end_of_the_other_process_is_noticed_by_both_directions() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        waiting = asyncio.ensure_future(ours.receive())
+        await asyncio.sleep(0)
+        theirs.close()
+        with pytest.raises(ClosedError):
+            await waiting
+        with pytest.raises(ClosedError):
+            await ours.send("anything")
+
+    run(body)
