@@ -1,0 +1,118 @@
+"""A server that lives by a configuration, and goes over to another without losing a session that both allow."""
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from tabi.addr import Address, Endpoint
+from tabi.config.load import Configuration
+from tabi.machine.server import ServerOptions
+from tabi.server.accounts import Accounts, Table
+from tabi.server.counts import Counts
+from tabi.server.hashing import HashQueue
+from tabi.server.manage import judge_again
+from tabi.server.server import Server
+
+__all__ = ["ConfiguredServer", "Prepared"]
+
+
+class Prepared(NamedTuple):
+    """A configuration of which all is made that can fail."""
+
+    configuration: Configuration
+    accounts: Table
+
+
+class ConfiguredServer:
+    """A `Server` and its `Accounts`.
+
+    Args:
+        prepared: what to live by first.
+        write_log: takes session lines.
+        counts: see `Server`.
+        workers: how many processes share the cores for hashing.
+        numbers: the first session's number, and the step to the next: different workers give different numbers.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        write_log: Callable[[str], None],
+        counts: Counts | None = None,
+        workers: int = 1,
+        numbers: tuple[int, int] = (1, 1),
+    ) -> None:
+        configuration = self.configuration = prepared.configuration
+        cores = max(1, len(os.sched_getaffinity(0)) // workers)
+        self.accounts = Accounts(prepared.accounts, trusted=configuration.settings.trusted, queue=HashQueue(cores))
+        self.server = Server(
+            configuration.settings,
+            policy=configuration.rules,
+            authenticator=self.accounts,
+            write_log=write_log,
+            log_format=configuration.settings.log.format,
+            access=_access(configuration),
+            user_limits={name: user.limits for name, user in configuration.users.items()},
+            counts=counts,
+            numbers=numbers,
+            workers=workers,
+        )
+
+    @staticmethod
+    def prepare(configuration: Configuration, generation: int) -> Prepared:
+        """Make all that can fail.
+
+        Raises:
+            ConfigError: a password that cannot be used, or a package that is missing.
+        """
+        return Prepared(configuration, Table.of(configuration.users.values(), generation))
+
+    def swap(self, prepared: Prepared, listeners: Mapping[Endpoint, socket.socket]) -> int:
+        """Live by another configuration from now on.
+
+        Handshakes that are under way are judged by it; sessions go on, but for those that it would refuse.
+
+        Args:
+            prepared: what to live by.
+            listeners: all that are to be listened on; the others are closed once their queue is accepted.
+
+        Returns:
+            how many sessions were ended.
+        """
+        configuration = self.configuration = prepared.configuration
+        self.accounts.swap(prepared.accounts, configuration.settings.trusted)
+        self.server.reconfigure(
+            configuration.settings,
+            policy=configuration.rules,
+            access=_access(configuration),
+            user_limits={name: user.limits for name, user in configuration.users.items()},
+            rule_limits={rule.name: rule.grants.limits for rule in configuration.rules.rules},
+        )
+        self.server.listen_on(listeners)
+        return judge_again(self.server, configuration.rules, self._groups)
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Stop the server, then what verifies passwords."""
+        await self.server.stop(drain)
+        self.accounts.close()
+
+    def _groups(self, user: bytes | None) -> frozenset[str] | None:
+        return frozenset() if user is None else self.accounts.groups(user)
+
+
+def _access(configuration: Configuration) -> Callable[[Endpoint, Address], ServerOptions]:
+    """Make of the configuration's terms what a handshake is begun with; alike ones are one object."""
+    known: dict[tuple[frozenset[object], bool], ServerOptions] = {}
+
+    def options_for(listener: Endpoint, client: Address) -> ServerOptions:
+        terms = configuration.terms(listener, client)
+        key = (frozenset(terms.methods), terms.socks4)
+        if key not in known:
+            known[key] = ServerOptions(
+                methods=terms.methods, socks4=terms.socks4, tor_resolve=configuration.settings.tor_resolve
+            )
+        return known[key]
+
+    return options_for

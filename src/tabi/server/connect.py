@@ -1,0 +1,39 @@
+"""CONNECT: dial, answer with the truth, hand over (RFC 1928 sections 4 and 6)."""
+
+import socket
+
+from tabi.dial.direct import DirectOptions, direct
+from tabi.errors import DeniedError
+from tabi.machine.server import RequestReceived
+from tabi.net.driver import drive
+from tabi.policy.verdict import Request
+from tabi.server.session import Session, address_of
+
+__all__ = ["serve"]
+
+
+async def serve(session: Session, event: RequestReceived) -> None:
+    """Reach the target, then reply: never before the target has answered.
+
+    Raises:
+        DeniedError: policy refuses the name, or every address that it led to.
+        DialError: the target cannot be reached; its reply says why.
+    """
+    grants = session.require(Request(event.command, event.target)).grants
+    session.watch()
+    server = session.server
+    timeout = server.settings.time.connect if grants.connect is None else grants.connect
+    options = DirectOptions(timeout=timeout, prefer=grants.prefer or 6)
+    plan = direct(event.target, permit=session.permits(event), options=options)
+    connection = await drive(plan, resolver=server.resolver, client=session.key, egress=session.egress_to)
+    outbound = connection.handle
+    if not isinstance(outbound, socket.socket):
+        raise TypeError("the asyncio driver gives sockets")
+    session.note(to=str(connection.remote))
+    try:
+        session.confirm(event, address_of(connection.remote))
+    except DeniedError:
+        outbound.close()
+        raise
+    session.succeed(connection.local, connection.remote)
+    session.hand_over(outbound, address_of(connection.remote))

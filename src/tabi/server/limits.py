@@ -1,0 +1,222 @@
+"""What users and rules may do at most: sessions at once, new sessions a second, bytes a second, lifetime.
+
+A session belongs to its user, if it has logged in, and to the rule that allowed it. It is counted with both, whether
+they are limited or not: a limit that comes with a reload counts those that are there. The rule is known before a name
+is looked up or once an address is judged; a session whose addresses several rules allow is counted with all of them
+until one has connected.
+
+Bytes of tunnels are held back by the engine. Datagrams over the rate are dropped; they come out of the same bucket.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final, Literal, NamedTuple, TypeAlias
+
+from tabi.config.settings import TimeLimits
+from tabi.errors import DeniedError
+from tabi.policy.verdict import Limits, Verdict
+from tabi.relay.bucket import Bucket
+from tabi.relay.interface import Engine, FlowLimits
+from tabi.server.counts import Counts
+
+__all__ = ["Claims", "LimitReachedError", "SessionLimits", "Terms"]
+
+Kind: TypeAlias = Literal["user", "rule"]
+
+_NO_LIMITS: Final = Limits()
+
+
+class LimitReachedError(DeniedError):
+    """A user or a rule has no room for another session.
+
+    Args:
+        limit: which one it is, for the log: ``user-sessions``, ``rule-rate`` …
+        text: the same for people.
+    """
+
+    def __init__(self, limit: str, text: str) -> None:
+        super().__init__(text)
+        self.limit = limit
+
+
+class Terms(NamedTuple):
+    """What a session that is allowed has to keep to.
+
+    Args:
+        flow: for the engine.
+        lifetime: seconds, 0: no limit; what of it is left when a flow begins is the flow's lifetime.
+        limit: whose lifetime that is, for the log: ``user-lifetime`` or ``rule-lifetime``.
+    """
+
+    flow: FlowLimits
+    lifetime: float
+    limit: str
+
+
+class SessionLimits:
+    """Keep the limits of users and rules.
+
+    Args:
+        users: limits by user name; those of rules come with each `Verdict`.
+        counts: where sessions are counted.
+        times: what holds where a rule says nothing.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        users: Mapping[bytes, Limits],
+        counts: Counts,
+        times: TimeLimits,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._users = users
+        self._counts = counts
+        self._times = times
+        self._clock = clock
+        self._engine: Engine | None = None
+        self._rates: dict[bytes, Bucket] = {}
+        self._buckets: dict[bytes, tuple[int, int | None]] = {}  # number in the engine, bytes a second
+        self._flows: dict[FlowLimits, FlowLimits] = {}  # one object for all flows that are alike
+
+    def start(self, engine: Engine) -> None:
+        """Let this engine hold bytes back."""
+        self._engine = engine
+
+    def replace(self, users: Mapping[bytes, Limits], rules: Mapping[str, Limits], times: TimeLimits) -> None:
+        """Go on with other limits. Tunnels that are held back already go on at the new rate at once."""
+        self._users = users
+        self._times = times
+        self._flows.clear()
+        bandwidths = {_key("user", name): limits.bandwidth for name, limits in users.items()}
+        bandwidths |= {_key("rule", name.encode()): limits.bandwidth for name, limits in rules.items()}
+        for key in tuple(self._buckets):
+            self._set_bucket(key, bandwidths.get(key))
+
+    def acquire(self, kind: Kind, name: bytes, limits: Limits) -> None:
+        """Count a session in.
+
+        Raises:
+            LimitReachedError: there are enough, or too many came lately; it is not counted in then.
+        """
+        key = _key(kind, name)
+        if not self._counts.acquire(key, limits.sessions):
+            text = f"{_shown(kind, name)} has {limits.sessions} sessions, as many as it may have"
+            raise LimitReachedError(f"{kind}-sessions", text)
+        if limits.rate is not None and not self._rate(key, limits.rate).spend(1, self._clock()):
+            self._counts.release(key)
+            text = f"{_shown(kind, name)} may begin {limits.rate:g} sessions a second and has begun more"
+            raise LimitReachedError(f"{kind}-rate", text)
+
+    def release(self, kind: Kind, name: bytes) -> None:
+        """Count a session out."""
+        self._counts.release(_key(kind, name))
+
+    def of_user(self, user: bytes | None) -> Limits:
+        """Give the limits of a user."""
+        return _NO_LIMITS if user is None else self._users.get(user, _NO_LIMITS)
+
+    def terms(self, user: bytes | None, verdict: Verdict) -> Terms:
+        """Say what a session has to keep to that this verdict allows."""
+        grants = verdict.grants
+        parties: tuple[tuple[Kind, bytes, Limits], ...] = (
+            ("user", user or b"", self.of_user(user)),
+            ("rule", verdict.rule.encode(), grants.limits),
+        )
+        buckets = tuple(
+            self._set_bucket(_key(kind, name), limits.bandwidth)
+            for kind, name, limits in parties
+            if limits.bandwidth is not None
+        )
+        lifetimes = ((one.lifetime, f"{kind}-lifetime") for kind, _, one in parties if one.lifetime is not None)
+        lifetime, limit = min(lifetimes, default=(0.0, ""))
+        flow = FlowLimits(
+            idle=self._times.idle if grants.idle is None else grants.idle,
+            half_open=self._times.half_open if grants.half_open is None else grants.half_open,
+            buckets=buckets,
+        )
+        return Terms(self._flows.setdefault(flow, flow), lifetime, limit)
+
+    def spend(self, buckets: Iterable[int], count: int) -> bool:
+        """Take so many bytes out of the buckets of a session; False if they have to be dropped."""
+        return self._engine is None or self._engine.spend(buckets, count)
+
+    def _rate(self, key: bytes, rate: float) -> Bucket:
+        """Give the bucket of new sessions: as many at once as come in a second, one at least."""
+        bucket = self._rates.get(key)
+        if bucket is None:
+            bucket = self._rates[key] = Bucket(rate, max(1.0, rate), cell=self._counts.cell(key + b" rate"))
+        else:
+            bucket.set_rate(rate, max(1.0, rate), self._clock())
+        return bucket
+
+    def _set_bucket(self, key: bytes, bandwidth: int | None) -> int:
+        """Have the engine hold back what belongs to this key; return the number of its bucket there."""
+        number, known = self._buckets.get(key, (len(self._buckets) + 1, None))
+        if bandwidth != known:
+            if self._engine is None:
+                raise RuntimeError("limits are kept by an engine; start first")
+            cell = None if bandwidth is None else self._counts.cell(key + b" bytes")
+            self._engine.set_bucket(number, bandwidth, cell)
+            self._buckets[key] = number, bandwidth
+        return number
+
+
+class Claims:
+    """What one session is counted in with, until it ends or its flow carries that on."""
+
+    __slots__ = ("_is_over", "_limits", "_rules", "_user")
+
+    def __init__(self, limits: SessionLimits) -> None:
+        self._limits = limits
+        self._is_over = False
+        self._user: bytes | None = None
+        self._rules: list[str] = []
+
+    def claim_user(self, user: bytes | None) -> None:
+        """Count the session in with its user.
+
+        Raises:
+            LimitReachedError: the user has no room.
+        """
+        if user is not None and self._user is None and not self._is_over:
+            self._limits.acquire("user", user, self._limits.of_user(user))
+            self._user = user
+
+    def claim_rule(self, verdict: Verdict) -> None:
+        """Count the session in with a rule that allows it.
+
+        Raises:
+            LimitReachedError: the rule has no room.
+        """
+        if verdict.rule not in self._rules and not self._is_over:
+            self._limits.acquire("rule", verdict.rule.encode(), verdict.grants.limits)
+            self._rules.append(verdict.rule)
+
+    def hand_over(self, rule: str) -> None:
+        """Let go of all but the user and the rule that allowed what came of it; `SessionLimits.release` frees those."""
+        self._is_over = True
+        if rule not in self._rules:  # an address that was judged in another shape; it is released as that rule's
+            self._limits.acquire("rule", rule.encode(), _NO_LIMITS)
+        for other in self._rules:
+            if other != rule:
+                self._limits.release("rule", other.encode())
+
+    def release(self) -> None:
+        """Count the session out, for good, unless its flow carries it on."""
+        if self._is_over:
+            return
+        self._is_over = True
+        if self._user is not None:
+            self._limits.release("user", self._user)
+        for rule in self._rules:
+            self._limits.release("rule", rule.encode())
+
+
+def _shown(kind: Kind, name: bytes) -> str:
+    return f'{kind} "{name.decode("utf-8", "backslashreplace")}"'
+
+
+def _key(kind: Kind, name: bytes) -> bytes:
+    return kind.encode() + b" " + name

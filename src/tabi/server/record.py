@@ -1,0 +1,152 @@
+"""What is known of a session, and its one line in the log.
+
+The facts of a relayed session are packed into one bytes value that the engine keeps for it; nothing else of the session
+stays in the control plane. The line is made when the end comes back.
+"""
+
+import json
+import marshal
+import re
+import time
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from tabi.addr import escape
+
+__all__ = ["Facts", "LogFormat", "Outcome", "format_line"]
+
+LogFormat: TypeAlias = Literal["text", "json"]
+_PLAIN = re.compile(r"[A-Za-z0-9._:/@\[\]+,-]+")
+
+
+class Facts(NamedTuple):
+    """What is known of a session before its relay begins. Times in milliseconds, -1 where it did not come to that.
+
+    Args:
+        session: number, counted from the start of the server.
+        accepted: wall-clock time, seconds since the epoch.
+        client: address and port of the client.
+        listener: our address and port that it connected to.
+        socks: version, empty before the first byte.
+        method: authentication that took place.
+        user: authenticated user, None without authentication.
+        userid: what a SOCKS4 client claims; None where there is none.
+        command: CONNECT, BIND …
+        target: as asked, normalised; as it came where it could not be.
+        to: address and port connected to; the peer of a BIND.
+        verdict: allow, refuse, or empty before a judgement.
+        rule: name of the rule that decided.
+        reply: REP that was sent, -1 for none.
+        handshake: from accept to the request.
+        resolve: from the request to the first address.
+        connect: from there to the reply.
+        lifetime: the limit that ends the session when its lifetime is over: user-lifetime or rule-lifetime.
+        quiet: the rule wants no line.
+    """
+
+    session: int
+    accepted: float
+    client: str
+    listener: str
+    socks: str = ""
+    method: str = ""
+    user: bytes | None = None
+    userid: bytes | None = None
+    command: str = ""
+    target: str = ""
+    to: str = ""
+    verdict: str = ""
+    rule: str = ""
+    reply: int = -1
+    handshake: float = -1.0
+    resolve: float = -1.0
+    connect: float = -1.0
+    lifetime: str = ""
+    quiet: bool = False
+
+    def pack(self) -> bytes:
+        """Pack into one value; `unpack` in the same process reads it."""
+        return marshal.dumps(tuple(self))
+
+    @classmethod
+    def unpack(cls, record: bytes) -> Self:
+        """Read what `pack` made."""
+        return cls(*marshal.loads(record))
+
+
+class Outcome(NamedTuple):
+    """How a session ended.
+
+    Args:
+        by: client, target or tabi.
+        why: fin, rst, error:NAME, limit:NAME, cap:NAME, policy, auth, protocol, failed, done, kill, shutdown.
+        up: bytes that the target's kernel took.
+        down: bytes that the client's kernel took.
+        total: milliseconds from accept to the end.
+        note: text of the error, what was dropped.
+    """
+
+    by: str
+    why: str
+    up: int = 0
+    down: int = 0
+    total: float = 0.0
+    note: str = ""
+
+
+def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:
+    """Make the line: who, where to, why, how much, how long, and who hung up. What is not known is left out.
+
+    Values may hold anything that came from the wire; they are escaped here, so that a line stays one line.
+    """
+    fields = _fields(facts, outcome)
+    if style == "json":
+        return json.dumps(fields, ensure_ascii=True)
+    head = fields.pop("time")
+    return f"{head} " + " ".join(f"{key}={_token(value)}" for key, value in fields.items())
+
+
+def _fields(facts: Facts, outcome: Outcome) -> dict[str, str | int | float]:
+    fields: dict[str, str | int | float] = {
+        "time": _iso(facts.accepted + outcome.total / 1000),
+        "session": facts.session,
+        "client": facts.client,
+        "listener": facts.listener,
+        "user": _text(facts.user),
+        "userid": _text(facts.userid),
+        "socks": facts.socks,
+        "method": facts.method,
+        "command": facts.command,
+        "target": facts.target,
+        "to": facts.to,
+        "verdict": facts.verdict,
+        "rule": facts.rule,
+    }
+    fields = {key: value for key, value in fields.items() if value != ""}
+    if facts.reply >= 0:
+        fields["reply"] = facts.reply
+    fields |= {"up": outcome.up, "down": outcome.down}
+    for key, value in (
+        ("handshake", facts.handshake),
+        ("resolve", facts.resolve),
+        ("connect", facts.connect),
+    ):
+        if value >= 0:
+            fields[f"{key}_ms"] = round(value, 1)
+    fields |= {"total_ms": round(outcome.total, 1), "by": outcome.by, "why": outcome.why}
+    if outcome.note:
+        fields["note"] = outcome.note
+    return fields
+
+
+def _iso(moment: float) -> str:
+    whole = int(moment)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 1000):03d}Z"
+
+
+def _text(raw: bytes | None) -> str:
+    return "" if raw is None else raw.decode("utf-8", "backslashreplace")
+
+
+def _token(value: str | float) -> str:
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else escape(text)

@@ -1,0 +1,400 @@
+"""The server: listeners, sessions, the engine, and the log lines of all that ended.
+
+::
+
+    async with Server(Settings(listen=(Endpoint.parse("127.0.0.1:0"),))) as server:
+        print(server.addresses)
+"""
+
+import asyncio
+import errno
+import itertools
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Self, TypeAlias
+
+from tabi.addr import Address, Endpoint, Name, socket_address, unmap
+from tabi.config.settings import Settings
+from tabi.dial.wishes import Family
+from tabi.errors import DialError, Reply, Stage
+from tabi.machine.server import ServerOptions
+from tabi.net import tasks
+from tabi.net.hangup import HangupWatch
+from tabi.net.linger import Lingerer, turn_away
+from tabi.net.listeners import Acceptor, open_listeners
+from tabi.net.ports import same_family
+from tabi.net.resolver import Resolver
+from tabi.policy import loopback
+from tabi.policy.verdict import Limits, Policy
+from tabi.relay import make_engine
+from tabi.relay.interface import Cause, Closer, Engine
+from tabi.server import associate, bind, connect, resolve
+from tabi.server.admission import Admission, client_key, show_client
+from tabi.server.auth import WRONG, Authenticator, Login
+from tabi.server.counts import Counts, LocalCounts
+from tabi.server.legs import Leg, OwnLeg, SharedPort
+from tabi.server.limiter import RefusalLimiter
+from tabi.server.limits import SessionLimits
+from tabi.server.record import Facts, LogFormat, Outcome, format_line
+from tabi.server.session import Commands, Session, address_of
+from tabi.wire.socks5 import Command, Method
+
+__all__ = ["Access", "Server"]
+
+COMMANDS: Final[Commands] = {
+    Command.CONNECT: connect.serve,
+    Command.BIND: bind.serve,
+    Command.UDP_ASSOCIATE: associate.serve,
+    Command.RESOLVE: resolve.serve,
+    Command.RESOLVE_PTR: resolve.serve_ptr,
+}
+
+_CLOSERS: Final = {Closer.CLIENT: "client", Closer.TARGET: "target", Closer.TABI: "tabi"}
+_REFUSALS: Final = frozenset({"policy", "auth", "protocol"})
+_POLL: Final = 0.02  # seconds between looks at what is left while draining
+_TELL_HELD_EVERY: Final = 60.0  # seconds between two accounts of lines that were held back
+_SETTLE: Final = 2.0  # seconds for cancelled tasks to clean up
+_EXHAUSTED_EVERY: Final = 60.0  # seconds between two warnings that descriptors ran out
+
+Access: TypeAlias = Callable[[Endpoint, Address], ServerOptions]
+
+_logger = logging.getLogger("tabi")
+
+
+class Server:
+    """A SOCKS server on the running event loop. Use it as an async context manager, or `start` and `stop`.
+
+    Args:
+        settings: where to listen, limits and caps.
+        policy: who may do what; the default allows clients on this host everything and refuses the rest.
+        authenticator: judges user names and passwords; where there is one, every client must log in.
+        write_log: takes log lines, one or several joined by newlines; must not block.
+        log_format: text or json.
+        access: what a client is offered, by our end of its connection and its address; the default is the same for all:
+            to log in where there is an authenticator, else nothing.
+        user_limits: by user name, how much the sessions of a user may do together.
+        counts: where connections and sessions are counted; a `tabi.server.sharedtable.SharedTable` has caps and limits
+            hold over all workers.
+        numbers: the number of the first session, and the step to the next.
+        workers: processes that share what the system grants a user, such as pipes.
+    """
+
+    policy: Policy  # an attribute and not a method: it is called without self
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        policy: Policy = loopback.judge,
+        authenticator: Authenticator | None = None,
+        write_log: Callable[[str], None] | None = None,
+        log_format: LogFormat = "text",
+        access: Access | None = None,
+        user_limits: Mapping[bytes, Limits] = MappingProxyType({}),
+        counts: Counts | None = None,
+        numbers: tuple[int, int] = (1, 1),
+        workers: int = 1,
+    ) -> None:
+        self.settings = settings or Settings()
+        self.policy = policy
+        self.commands = COMMANDS
+        counts = LocalCounts() if counts is None else counts
+        self.admission = Admission(self.settings.cap, counts)
+        self.limits = SessionLimits(user_limits, counts, self.settings.time)
+        method = Method.USERPASS if authenticator else Method.NONE
+        options = ServerOptions(methods=frozenset({method}), tor_resolve=self.settings.tor_resolve)
+        self.options_for: Access = access or (lambda _listener, _client: options)
+        self._authenticator = authenticator
+        self._write_log = write_log
+        self._log_format: LogFormat = log_format
+        self._limiter = RefusalLimiter(time.monotonic)
+        self._acceptors: list[Acceptor] = []
+        self._sessions: dict[int, Session] = {}
+        self._shared_ports: dict[Address, SharedPort] = {}
+        self._numbers = itertools.count(*numbers)
+        self._workers = workers
+        self._last_exhausted = -_EXHAUSTED_EVERY
+        self._at_once = asyncio.Event()
+        self._telling: asyncio.TimerHandle | None = None
+        self._is_stopping = False
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def addresses(self) -> tuple[Endpoint, ...]:
+        """Where the server listens, with the ports that it was given."""
+        return tuple(acceptor.endpoint for acceptor in self._acceptors)
+
+    def __len__(self) -> int:
+        """Sessions: in their handshake, being served, relayed, or being closed in order."""
+        return len(self.admission)
+
+    # life
+
+    async def start(self, listeners: Sequence[socket.socket] | None = None) -> None:
+        """Open every listener and begin to accept.
+
+        Args:
+            listeners: sockets that listen already, in place of the addresses of the settings.
+
+        Raises:
+            ConfigError: a listener cannot be opened; none is, then.
+        """
+        self.loop = asyncio.get_running_loop()
+        listeners = open_listeners(self.settings.listen) if listeners is None else listeners
+        self.engine: Engine = make_engine(workers=self._workers)
+        self.engine.start()
+        self.limits.start(self.engine)
+        self.loop.add_reader(self.engine.fileno(), self._on_ends)
+        self.hangups = HangupWatch(self.loop)
+        self.lingerer = Lingerer(self.loop)
+        self.resolver = Resolver()
+        self._acceptors = [self._accept_from(sock) for sock in listeners]
+
+    async def stop(self, drain: float | None = None) -> None:
+        """Stop accepting, let sessions finish for `drain` seconds (default: as set), reset what is left.
+
+        `stop_at_once` from elsewhere cuts the wait short. Stopping twice is stopping once.
+        """
+        if self._is_stopping:
+            return
+        self._is_stopping = True
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await self._drained(self.settings.time.drain if drain is None else drain)
+        for session in tuple(self._sessions.values()):
+            session.cancel(Outcome("tabi", "shutdown"), abort=True)
+        self.lingerer.close_all()
+        self.engine.stop()
+        self._on_ends()
+        self.loop.remove_reader(self.engine.fileno())
+        self.engine.close()
+        self.hangups.close()
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell_held()
+        for shared in self._shared_ports.values():
+            shared.close()
+        await self.resolver.close()
+        try:
+            async with asyncio.timeout(_SETTLE):
+                await tasks.settle()
+        except TimeoutError:
+            names = ", ".join(task.get_name() for task in tasks.pending())
+            _logger.error("these tasks do not end although they were cancelled: %s", names)
+
+    def reconfigure(
+        self,
+        settings: Settings,
+        *,
+        policy: Policy,
+        access: Access,
+        user_limits: Mapping[bytes, Limits],
+        rule_limits: Mapping[str, Limits],
+    ) -> None:
+        """Live by other settings, rules and limits from now on; what is under way keeps its time limits."""
+        self.settings = settings
+        self.policy = policy
+        self.options_for = access
+        self.admission.caps = settings.cap
+        self.limits.replace(user_limits, rule_limits, settings.time)
+        self._log_format = settings.log.format
+        for session in self._sessions.values():
+            session.forget_verdicts()
+
+    def listen_on(self, listeners: Mapping[Endpoint, socket.socket]) -> None:
+        """Accept from these from now on; what is not among them is closed once its queue has been accepted."""
+        for acceptor in self._acceptors:
+            if acceptor.endpoint not in listeners:
+                acceptor.close()
+        kept = {acceptor.endpoint: acceptor for acceptor in self._acceptors if acceptor.endpoint in listeners}
+        self._acceptors = [kept.get(endpoint) or self._accept_from(sock) for endpoint, sock in listeners.items()]
+
+    def sessions(self) -> list[Session]:
+        """List the sessions that the engine does not have."""
+        return list(self._sessions.values())
+
+    def _accept_from(self, listener: socket.socket) -> Acceptor:
+        return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop)
+
+    def stop_at_once(self) -> None:
+        """Do not wait for sessions any longer."""
+        self._at_once.set()
+
+    async def _drained(self, patience: float) -> None:
+        deadline = time.monotonic() + patience
+        while len(self) and not self._at_once.is_set() and time.monotonic() < deadline:
+            try:
+                async with asyncio.timeout(_POLL):
+                    await self._at_once.wait()
+            except TimeoutError:
+                continue
+
+    # connections
+
+    def _on_accept(self, sock: socket.socket, client: Endpoint) -> None:
+        number = next(self._numbers)
+        key = client_key(address_of(client))
+        cap = self.admission.admit(key)
+        if cap is not None:
+            facts = Facts(number, time.time(), str(client), str(Endpoint.from_sockaddr(sock.getsockname())))
+            turn_away(sock)
+            self._log_failure(key, facts, Outcome("tabi", f"cap:{cap}"))
+            return
+        session = self._sessions[number] = Session(self, sock, client, number)
+        session.start()
+
+    def _on_exhausted(self, error: OSError | None) -> None:
+        now = time.monotonic()
+        if error is not None and now - self._last_exhausted >= _EXHAUSTED_EVERY:
+            self._last_exhausted = now
+            _logger.warning(
+                "out of descriptors with %d sessions (%s): accepting pauses; raise LimitNOFILE or ulimit -n",
+                len(self),
+                error.strerror,
+            )
+
+    def released(self, session: Session) -> None:
+        """A session's socket is closed."""
+        del self._sessions[session.number]
+        self.admission.release(session.key)
+
+    def adopt(self, session: Session, outbound: int, pending: bytes) -> None:
+        """Give a session's pair of sockets to the engine; what is known of it goes along, packed."""
+        terms = session.terms()
+        session.note(lifetime=terms.limit)
+        record = session.facts().pack()
+        del self._sessions[session.number]
+        early = session.machine.take_early()
+        self.engine.adopt(session.sock.detach(), outbound, early, pending, terms.flow, record)
+
+    async def verify(self, username: bytes, password: bytes, client: Endpoint) -> Login:
+        """Ask the authenticator; without one there is no login."""
+        if self._authenticator is None:
+            return Login(ok=False, reason="nobody can log in here")
+        answer = await self._authenticator.verify(username, password, client)
+        if isinstance(answer, Login):
+            return answer
+        return Login(ok=True) if answer is True else Login(ok=False, reason=WRONG)
+
+    async def look_up(self, name: Name, client: bytes, *, only4: bool = False) -> tuple[Address, ...]:
+        """Look up a name where one address will do: IPv4 first, for there is no race that would find out what works.
+
+        Raises:
+            DialError: it has no address, or nobody could say.
+        """
+        families: tuple[Family, ...] = (4,) if only4 else (4, 6)
+        answers = await asyncio.gather(
+            *(self.resolver.lookup(name, family, client) for family in families), return_exceptions=True
+        )
+        found: list[Address] = []
+        for answer in answers:
+            if isinstance(answer, tuple):
+                found += (unmap(address) for address in answer if not address.is_unspecified)  # as in dial.direct
+            elif not isinstance(answer, DialError):
+                raise answer
+        if found:
+            return tuple(found)
+        errors = (answer for answer in answers if isinstance(answer, DialError))
+        nothing = DialError(f"no address for {name}", stage=Stage.RESOLVE, reply=Reply.HOST_UNREACHABLE)
+        raise next(errors, nothing)
+
+    async def open_leg(self, session: Session, declared: int | None) -> Leg:
+        """Open the client's side of a UDP association.
+
+        Raises:
+            DialError: no port to be had.
+        """
+        udp = self.settings.udp
+        local = same_family(udp.address, address_of(session.listener))
+        client = address_of(session.client)
+        if udp.shared_port is None:
+            sockname = session.sock.getsockname()
+            scope = sockname[3] if len(sockname) == 4 and local.is_link_local else 0
+            return OwnLeg(local, client, udp.ports, loop=self.loop, scope=scope)
+        shared = self._shared_ports.get(local)
+        if shared is None:
+            shared = self._shared_ports[local] = SharedPort(local, udp.shared_port, loop=self.loop)
+        return await shared.claim(client, declared)
+
+    # the log
+
+    def log_session(self, session: Session, outcome: Outcome) -> None:
+        """Write the line of a session that ended here; those that were not served count against the client's rate."""
+        facts = session.facts()
+        outcome = outcome._replace(total=session.milliseconds())
+        if session.tally is not None:
+            up, down, note = session.tally()
+            outcome = outcome._replace(up=up, down=down, note="; ".join(filter(None, (outcome.note, note))))
+        if facts.quiet:
+            return
+        if facts.command and outcome.why not in _REFUSALS:
+            self._write(self._line(facts, outcome))
+        else:  # anybody can cause these at will
+            self._log_failure(session.key, facts, outcome)
+
+    def report_bug(self, where: str, error: Exception) -> None:
+        """Log an error that is nobody's but ours, with its traceback."""
+        _logger.error("bug in %s: %s; please report it", where, type(error).__name__, exc_info=error)
+
+    def _log_failure(self, key: bytes, facts: Facts, outcome: Outcome) -> None:
+        held = self._limiter.pass_through(key)
+        if held is None:
+            if self._telling is None:
+                self._telling = self.loop.call_later(_TELL_HELD_EVERY, self._tell_held)
+            return
+        if held:
+            more = f"{held} more failed sessions of this client were not logged"
+            outcome = outcome._replace(note=f"{outcome.note}; {more}" if outcome.note else more)
+        self._write(self._line(facts, outcome))
+
+    def _line(self, facts: Facts, outcome: Outcome) -> str:
+        if not self.settings.log.targets:
+            facts = facts._replace(target="", to="")
+            outcome = outcome._replace(note="")  # errors name the target as well
+        return format_line(facts, outcome, self._log_format)
+
+    def _tell_held(self) -> None:
+        """Say how many lines a flood has cost, when it has ended or goes on without any."""
+        self._telling = None
+        for client, held in self._limiter.held_back():
+            whose = show_client(client) if client else "other clients"
+            _logger.warning("%d failed sessions of %s were not logged", held, whose)
+
+    def _on_ends(self) -> None:
+        lines = []
+        for end in self.engine.ends():
+            facts = Facts.unpack(end.record)
+            self.admission.release(client_key(socket_address(facts.client.rpartition(":")[0].strip("[]"))))
+            self.limits.release("rule", facts.rule.encode())
+            if facts.user is not None:
+                self.limits.release("user", facts.user)
+            before = sum(max(stage, 0.0) for stage in (facts.handshake, facts.resolve, facts.connect))
+            total = before + (end.ended - end.started) * 1000
+            why = _why(end.cause, end.errno, facts.lifetime)
+            outcome = Outcome(_CLOSERS[Closer(end.closer)], why, end.up, end.down, total)
+            if not facts.quiet:
+                lines.append(self._line(facts, outcome))
+        if lines:
+            self._write("\n".join(lines))
+
+    def _write(self, text: str) -> None:
+        if self._write_log is not None:
+            self._write_log(text)
+
+
+def _why(cause: int, code: int, lifetime: str) -> str:
+    name = Cause(cause).name.lower()
+    if cause == Cause.LIFETIME:
+        return f"limit:{lifetime}"
+    if cause == Cause.ERROR:
+        return f"error:{errno.errorcode.get(code, str(code))}"
+    return f"limit:{name}" if cause in (Cause.IDLE, Cause.HALF_OPEN) else name

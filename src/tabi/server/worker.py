@@ -1,0 +1,215 @@
+"""One worker process: a `Server` on the listeners that the supervisor hands it.
+
+``python -m tabi.server.worker FD``: FD is the worker's end of a `tabi.net.channel`. All that it lives by comes through
+there. When the supervisor is gone, the worker ends: without it there is nobody to reload or to log for.
+"""
+
+import asyncio
+import logging
+import os
+import pwd
+import signal
+import socket
+import sys
+import time
+
+from tabi.addr import Endpoint
+from tabi.errors import ConfigError
+from tabi.net.channel import Channel, ClosedError
+from tabi.net.lines import LineHandler, LineWriter
+from tabi.net.sockopts import raise_descriptor_limit
+from tabi.net.tasks import spawn
+from tabi.server import manage
+from tabi.server.accounts import Judged
+from tabi.server.configured import ConfiguredServer, Prepared
+from tabi.server.live import Row
+from tabi.server.lockouts import parse_client
+from tabi.server.orders import Answer, Ask, Discard, Prepare, Ready, Stop, Swap, Unready
+from tabi.server.server import Server
+from tabi.server.sharedtable import SharedTable
+
+__all__ = ["Worker", "drop_privileges", "main"]
+
+STDOUT, STDERR = 1, 2
+
+
+class Worker:
+    """Carries out orders, one at a time.
+
+    Args:
+        channel: to the supervisor.
+        sessions: takes session lines.
+    """
+
+    def __init__(self, channel: Channel, sessions: LineWriter) -> None:
+        self._channel = channel
+        self._sessions = sessions
+        self._sockets: dict[Endpoint, socket.socket] = {}
+        self._order: Prepare | None = None
+        self._prepared: Prepared | None = None
+        self._table: SharedTable | None = None
+        self._configured: ConfiguredServer | None = None
+
+    async def run(self) -> None:
+        """Serve until told to stop, or until the supervisor is gone."""
+        drain: float | None = None
+        try:
+            while drain is None:
+                message = await self._channel.receive()
+                match message.value:
+                    case Prepare() as order:
+                        await self._prepare(order, message.fds)
+                    case Swap(generation):
+                        await self._swap()
+                        await self._channel.send(Ready(generation))
+                    case Discard():
+                        self._discard()
+                    case Ask() as question:
+                        await self._channel.send(Answer(question.number, self._answer(question)))
+                    case Judged() as judged if self._configured is not None:
+                        self._configured.accounts.take_over(judged)
+                    case Stop(drain=drain):
+                        pass
+        except ClosedError:
+            drain = 0.0
+        if self._configured is not None:
+            _ = spawn(self._heed_while_stopping(self._configured.server), name="orders while stopping")
+            await self._configured.stop(drain)  # which ends the other task
+
+    async def _heed_while_stopping(self, server: Server) -> None:
+        while True:
+            try:
+                message = await self._channel.receive()
+                match message.value:
+                    case Ask() as question:
+                        await self._channel.send(Answer(question.number, self._answer(question)))
+                    case Stop():
+                        server.stop_at_once()
+                for fd in message.fds:  # of a reload that came too late
+                    os.close(fd)
+            except ClosedError:
+                server.stop_at_once()
+                return
+
+    async def _prepare(self, order: Prepare, fds: list[int]) -> None:
+        if self._table is None:
+            self._table = SharedTable.attach(fds.pop(0), order.index)
+        for endpoint, fd in zip(order.new, fds, strict=True):
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            self._sockets[endpoint] = sock
+        self._order = order
+        try:
+            if self._configured is None and order.configuration.user is not None:
+                drop_privileges(order.configuration.user)
+            self._prepared = ConfiguredServer.prepare(order.configuration, order.generation)
+        except ConfigError as error:
+            await self._channel.send(Unready(order.generation, str(error)))
+        else:
+            await self._channel.send(Ready(order.generation))
+
+    async def _swap(self) -> None:
+        """Live by what was prepared; nothing here can fail, for all was made ready before."""
+        order, prepared = self._order, self._prepared
+        self._order = self._prepared = None
+        if order is None or prepared is None:
+            raise RuntimeError("told to swap without having prepared")
+        listeners = {endpoint: self._sockets[endpoint] for endpoint in order.listeners}
+        if self._configured is None:
+            self._configured = ConfiguredServer(
+                prepared,
+                write_log=self._sessions.write,
+                counts=self._table,
+                workers=order.workers,
+                numbers=(order.index + 1, order.workers),
+            )
+            self._configured.accounts.on_judged = self._share
+            await self._configured.server.start(list(listeners.values()))
+        else:
+            self._configured.swap(prepared, listeners)
+        self._sockets = listeners  # the server has closed the others, once their queue was accepted
+
+    def _discard(self) -> None:
+        order, self._order, self._prepared = self._order, None, None
+        for endpoint in order.new if order is not None else ():
+            self._sockets.pop(endpoint).close()
+
+    def _share(self, judged: Judged) -> None:
+        """Have the other workers count a failed login, or a good one, as well."""
+        _ = spawn(self._channel.send(judged), name="share a login", on_error=lambda _: None)
+
+    def _answer(self, question: Ask) -> list[Row]:
+        configured = self._configured
+        if configured is None:
+            return []
+        lockouts, now = configured.accounts.lockouts, time.monotonic()
+        match question.what:
+            case "sessions":
+                return manage.sessions(configured.server, question.arguments)
+            case "kill":
+                return manage.kill(configured.server, question.arguments)
+            case "status":
+                return [
+                    {
+                        "pid": os.getpid(),
+                        "sessions": len(configured.server.sessions()),
+                        "tunnels": len(configured.server.engine),
+                    }
+                ]
+            case "lockouts":
+                return [entry.row() for entry in lockouts.entries(now)]
+            case "lift":
+                client = question.arguments.get("client")
+                user = question.arguments.get("user")
+                lifted = lockouts.lift(
+                    parse_client(client) if client else None, user.encode("utf-8", "surrogateescape") if user else None
+                )
+                return [{"lifted": lifted}]
+            case _:
+                raise RuntimeError(f"unknown question {question.what!r}")
+
+
+def drop_privileges(user: str) -> None:
+    """Become `user` for good; a process that is not root stays what it is.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"user {user!r} does not exist; make it with: useradd --system {user}") from None
+    os.setgroups([])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+
+
+async def _run(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    # The supervisor tells us when to end; a Ctrl-C in the terminal reaches it as well.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, lambda: None)
+    sessions, diagnostics = LineWriter(STDOUT, loop), LineWriter(STDERR, loop)
+    logger = logging.getLogger("tabi")
+    logger.addHandler(LineHandler(diagnostics, loop))
+    logger.propagate = False
+    channel = Channel(socket.socket(fileno=fd))
+    try:
+        await Worker(channel, sessions).run()
+    finally:
+        channel.close()
+        sessions.flush()
+        diagnostics.flush()
+
+
+def main(argv: list[str]) -> int:
+    """Run a worker; for the supervisor only."""
+    raise_descriptor_limit()
+    asyncio.run(_run(int(argv[1])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,39 @@
+"""Time limits of tunnels reach the engine, and their names the log."""
+
+import inspect
+import socket
+
+import pytest
+
+from helpers.serving import serving
+from helpers.socks import connect5, read_all
+from helpers.waiting import PATIENCE
+from tabi.config.settings import TimeLimits
+from tabi.net.resolver import Resolver
+
+
+def test_a_tunnel_without_a_byte_is_cut_and_logged_as_idle() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(time=TimeLimits(idle=0.1)) as server:
+        with connect5(server.address, *listener.getsockname()) as sock:
+            assert server.line(why="limit:idle")["by"] == "tabi"
+            with pytest.raises(ConnectionResetError):
+                read_all(sock)
+
+
+def test_a_half_open_tunnel_without_a_byte_is_cut_and_logged_as_half_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, serving(time=TimeLimits(half_open=0.1)) as server:
+        with connect5(server.address, *listener.getsockname()) as sock:
+            there, _ = listener.accept()
+            with there:
+                there.settimeout(PATIENCE)
+                sock.shutdown(socket.SHUT_WR)
+                assert there.recv(1) == b""
+                assert server.line(why="limit:half_open")["by"] == "tabi"
+                with pytest.raises(ConnectionResetError):
+                    read_all(sock)
+
+
+def test_the_resolver_has_the_limits_that_are_documented() -> None:
+    defaults = {name: one.default for name, one in inspect.signature(Resolver).parameters.items()}
+    assert (defaults["query_timeout"], defaults["keep"], defaults["keep_failures"]) == (5.0, 30.0, 5.0)
+    assert defaults["max_names"] == 10_000

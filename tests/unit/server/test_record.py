@@ -1,0 +1,118 @@
+"""One session, one line: whole, exact, and safe against what came from the wire."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tabi.errors import DialTimeoutError, Stage
+from tabi.server.record import Facts, Outcome, format_line
+from tabi.server.session import _why as why_of
+
+FACTS = Facts(
+    7,
+    1_700_000_000.25,
+    "127.0.0.1:40000",
+    "127.0.0.1:1080",
+    socks="5",
+    method="password",
+    user=b"alice",
+    command="connect",
+    target="example.org:80",
+    to="192.0.2.1:80",
+    verdict="allow",
+    rule="staff to the web",
+    reply=0,
+    handshake=0.31,
+    resolve=1.0,
+    connect=2.26,
+)
+OUTCOME = Outcome("client", "fin", 10, 20, 1234.5)
+
+
+def parse(line: str) -> dict[str, str]:
+    """Read a text line the way an administrator's script would."""
+    head, _, rest = line.partition(" ")
+    fields = {"time": head}
+    while rest:
+        match = re.match(r'(\w+)=("(?:[^"\\]|\\.)*"(?: ?\(\d+ characters\))?|[^ "]*)(?: |$)', rest)
+        assert match, rest
+        assert match[1] not in fields
+        fields[match[1]] = match[2]
+        rest = rest[match.end() :]
+    return fields
+
+
+def test_a_text_line_answers_who_where_why_how_much_and_how_long() -> None:
+    assert format_line(FACTS, OUTCOME, "text") == (
+        "2023-11-14T22:13:21.484Z session=7 client=127.0.0.1:40000 listener=127.0.0.1:1080 user=alice socks=5 "
+        "method=password command=connect target=example.org:80 to=192.0.2.1:80 verdict=allow "
+        'rule="staff to the web" reply=0 up=10 down=20 handshake_ms=0.3 resolve_ms=1.0 connect_ms=2.3 '
+        "total_ms=1234.5 by=client why=fin"
+    )
+
+
+def test_a_json_line_has_the_same_fields_typed() -> None:
+    fields = json.loads(format_line(FACTS, OUTCOME, "json"))
+    assert fields["session"] == 7
+    assert fields["up"] == 10
+    assert fields["total_ms"] == 1234.5
+    assert {key: str(value) for key, value in fields.items()} == {
+        key: value.strip('"') for key, value in parse(format_line(FACTS, OUTCOME, "text")).items()
+    }
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    line = parse(format_line(Facts(1, 0.0, "[::1]:9", "[::1]:1080"), Outcome("tabi", "limit:handshake"), "text"))
+    assert line == {
+        "time": "1970-01-01T00:00:00.000Z",
+        "session": "1",
+        "client": "[::1]:9",
+        "listener": "[::1]:1080",
+        "up": "0",
+        "down": "0",
+        "total_ms": "0.0",
+        "by": "tabi",
+        "why": "limit:handshake",
+    }
+
+
+def test_packed_facts_come_back_as_they_were() -> None:
+    assert Facts.unpack(FACTS.pack()) == FACTS
+
+
+@pytest.mark.parametrize(
+    "evil", [b"a\nsession=8 user=root", b'"', b"\\", b"a b=c", b"\x1b[2J", b"\xff\xfe", "ü\u2028".encode()]
+)
+def test_a_user_name_cannot_forge_a_line_or_a_field(evil: bytes) -> None:
+    line = format_line(FACTS._replace(user=evil), OUTCOME, "text")
+    assert line.isprintable()
+    assert line.count("\n") == 0
+    assert parse(line)["session"] == "7"
+    assert parse(line)["user"].startswith('"')
+    assert parse(line).keys() == parse(format_line(FACTS, OUTCOME, "text")).keys()
+
+
+@given(st.binary(max_size=80), st.text(max_size=80), st.text(max_size=80))
+def test_whatever_the_wire_brings_a_line_stays_one_line(user: bytes, target: str, note: str) -> None:
+    facts = FACTS._replace(user=user, userid=user, target=target)
+    outcome = OUTCOME._replace(note=note)
+    text = format_line(facts, outcome, "text")
+    assert text.isprintable()
+    fields = parse(text)
+    assert fields["session"] == "7"
+    assert fields["why"] == "fin"
+    machine: dict[str, Any] = json.loads(format_line(facts, outcome, "json"))
+    assert machine.keys() == fields.keys()
+    assert machine.get("target", "") == target
+
+
+def test_only_our_own_limits_are_named_as_limits() -> None:
+    ours = DialTimeoutError("30 s are over")
+    ours.limit = "connect"
+    assert why_of(ours) == "limit:connect"
+    assert why_of(DialTimeoutError("the kernel gave up: ETIMEDOUT")) == "failed"
+    assert why_of(DialTimeoutError("no name server answers", stage=Stage.RESOLVE)) == "limit:resolve"
