@@ -1,0 +1,295 @@
+"""``tabi explain``: say what the rules make of a request, and why."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tabi.addr import Address
+    from tabi.cli.main import Commands
+    from tabi.config.explain import Explanation, Judgement, Question
+    from tabi.config.load import Configuration
+    from tabi.policy.verdict import Limits, Verdict
+
+__all__ = ["add_parser", "run"]
+
+_EPILOG = """\
+example:
+  tabi explain --config tabi.toml --from 10.1.2.3 --user alice connect db.example.org:5432
+
+A name is looked up by this host's resolver only where its addresses matter and --resolve does not give them; the
+answer says so. Nothing is connected to, and passwords are not checked.
+"""
+
+
+def add_parser(commands: "Commands") -> None:
+    """Register the command."""
+    parser = commands.add_parser(
+        "explain",
+        help="say which rule would decide a request, and why",
+        description="Say which rule would decide a request, and why.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", metavar="FILE", required=True, help="the configuration")
+    parser.add_argument("--from", metavar="ADDR", required=True, dest="client", help="address of the client")
+    parser.add_argument("--user", metavar="NAME", help="user that it logs in as")
+    parser.add_argument("--userid", metavar="TEXT", default="", help="what it claims to be (SOCKS4)")
+    parser.add_argument("--listener", metavar="ADDR:PORT", help="where it comes in (default: the first in listen)")
+    parser.add_argument("--version", choices=("4", "4a", "5"), default="5", help="of SOCKS (default: 5)")
+    parser.add_argument(
+        "--method", choices=("none", "password"), help="of authentication (default: password with --user, else none)"
+    )
+    parser.add_argument("--at", metavar="TIME", help='"Fri 17:05" or "2026-11-20 17:05" (default: now)')
+    parser.add_argument(
+        "--resolve", metavar="NAME=ADDR", action="append", default=[], help="take this for an address of the name"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("what", choices=("connect", "bind", "associate"), help="the command")
+    parser.add_argument("target", metavar="HOST:PORT", help="its target; for associate that of a datagram")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Explain and print.
+
+    Raises:
+        UsageError: an argument that cannot be read.
+        ConfigurationError: the file cannot be used.
+    """
+    import json
+
+    from tabi.config.explain import explain, judge_before
+    from tabi.config.load import load
+    from tabi.net.own import own_addresses
+
+    configuration = load(arguments.config, own=own_addresses())
+    question = _question(arguments, configuration)
+    addresses, told_by = _addresses(arguments, question)
+    settled = judge_before(configuration, question)
+    if addresses is None and (settled is None or settled.wants_addresses):
+        addresses, told_by = _look_up(question, must=settled is None), "this host's resolver"
+    answer = explain(configuration, question, addresses or ())
+    if arguments.json:
+        print(json.dumps(_as_dict(configuration, answer, told_by), ensure_ascii=False))
+    else:
+        print("\n".join(_lines(configuration, answer, told_by)))
+    return 0
+
+
+# the question
+
+
+def _question(arguments: argparse.Namespace, configuration: "Configuration") -> "Question":
+    from tabi.addr import Endpoint, Name, parse_host
+    from tabi.config.explain import Question
+    from tabi.errors import UsageError
+    from tabi.policy.criteria import COMMAND_WORDS, METHOD_WORDS
+    from tabi.wire.version import Version
+
+    client = parse_host(arguments.client)
+    if isinstance(client, Name):
+        raise UsageError(f"--from {arguments.client}: a client has an address")
+    if arguments.version != "5" and (arguments.user is not None or arguments.method == "password"):
+        raise UsageError("SOCKS4 carries no user and password; --userid is what a client claims")
+    if (arguments.method == "none" and arguments.user is not None) or (
+        arguments.method == "password" and arguments.user is None
+    ):
+        raise UsageError("--method password and --user go together")
+    listener = Endpoint.parse(arguments.listener) if arguments.listener else configuration.settings.listen[0]
+    return Question(
+        client=client,
+        listener=listener,
+        version=Version(arguments.version),
+        method={word: method for method, word in METHOD_WORDS.items()}.get(arguments.method),
+        user=None if arguments.user is None else arguments.user.encode("utf-8", "surrogateescape"),
+        userid=arguments.userid.encode("utf-8", "surrogateescape"),
+        command={word: command for command, word in COMMAND_WORDS.items()}[arguments.what],
+        target=Endpoint.parse(arguments.target),
+        minute_of_week=_minute(arguments.at),
+    )
+
+
+def _minute(text: str | None) -> int:
+    from datetime import datetime
+
+    from tabi.config.problems import WrongError
+    from tabi.config.times import minute_of_week
+    from tabi.errors import UsageError
+
+    try:
+        # the local clock is meant, as `time` of a rule means it
+        when = datetime.now().astimezone() if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        pass
+    else:
+        return when.weekday() * 24 * 60 + when.hour * 60 + when.minute
+    try:
+        return minute_of_week(text or "")
+    except WrongError as error:
+        raise UsageError(f'--at "{text}" {error}; write "Fri 17:05" or "2026-11-20 17:05"') from None
+
+
+def _addresses(arguments: argparse.Namespace, question: "Question") -> "tuple[list[Address] | None, str]":
+    """Give the addresses that --resolve has for the target; None: it has nothing."""
+    from tabi.addr import Name, parse_host
+    from tabi.errors import UsageError
+
+    found: list[Address] = []
+    for text in arguments.resolve:
+        name, equals, address = text.partition("=")
+        if not equals:
+            raise UsageError(f"--resolve {text}: write NAME=ADDR")
+        host = parse_host(address)
+        if isinstance(host, Name):
+            raise UsageError(f"--resolve {text}: {address} is no address")
+        if parse_host(name) == question.target.host:
+            found.append(host)
+    return found or None, "--resolve"
+
+
+def _look_up(question: "Question", *, must: bool) -> "list[Address]":
+    import socket
+
+    from tabi.addr import socket_address
+    from tabi.errors import DialError, Reply, Stage
+
+    try:
+        answers = socket.getaddrinfo(str(question.target.host), None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        if not must:
+            return []
+        text = (
+            f"{question.target.host}: this host's resolver finds no address ({error.strerror}); give one by --resolve"
+        )
+        raise DialError(text, stage=Stage.RESOLVE, reply=Reply.HOST_UNREACHABLE) from None
+    return list(dict.fromkeys(socket_address(str(sockaddr[0])) for *_, sockaddr in answers))
+
+
+# the answer, for people
+
+
+def _lines(configuration: "Configuration", answer: "Explanation", told_by: str) -> "Iterator[str]":
+    deciding = answer.deciding
+    if deciding is None:
+        how = "reply 91" if answer.question.version.value != "5" else "before its request"
+        yield f"refused ({how}): {answer.at_greeting}"
+        return
+    yield _headline(answer, deciding)
+    several = len(answer.judgements) > 1
+    for judgement in answer.judgements:
+        if several:
+            yield f"{judgement.address}: {_outcome(answer, judgement.verdict)}"
+        yield from _trials(judgement)
+    if answer.looked_up:
+        addresses = ", ".join(str(judgement.address) for judgement in answer.judgements)
+        yield f"{answer.question.target.host} is {addresses} (by {told_by})"
+    elif _is_name(answer):
+        known = ", ".join(map(str, answer.shown))
+        told = f"{answer.question.target.host} is {known} (by {told_by}), but the server" if known else "the server"
+        yield f"{told} does not look it up: no address of it would be allowed"
+    if answer.allow:
+        yield from _granted(configuration, answer, deciding.verdict)
+
+
+def _headline(answer: "Explanation", judgement: "Judgement") -> str:
+    return f"{_outcome(answer, judgement.verdict)}: {_decider(judgement.verdict)}"
+
+
+def _outcome(answer: "Explanation", verdict: "Verdict") -> str:
+    from tabi.config.explain import REPLY_TEXTS, SOCKS4_REFUSED
+
+    if verdict.allow:
+        return "allowed"
+    if answer.question.version.value != "5":
+        return f"refused (reply {SOCKS4_REFUSED}, request rejected)"
+    return f"refused (reply {int(verdict.reply)}, {REPLY_TEXTS[verdict.reply]})"
+
+
+def _decider(verdict: "Verdict") -> str:
+    from tabi.policy.rules import RULE_0
+
+    if verdict.number:
+        note = f"; {verdict.note}" if verdict.note else ""
+        return f'rule {verdict.number} "{verdict.rule}"{note}'
+    return f'rule 0 "{verdict.rule}"' if verdict.rule == RULE_0 else verdict.rule
+
+
+def _trials(judgement: "Judgement") -> "Iterator[str]":
+    names = [f'{trial.number} "{trial.rule}"' for trial in judgement.trials]
+    width = max(map(len, names), default=0)
+    for name, trial in zip(names, judgement.trials, strict=True):
+        yield f"  {name:{width}}   {trial.outcome}{f': {trial.why}' if trial.why else ''}"
+
+
+def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Verdict") -> "Iterator[str]":
+    user = configuration.users.get(answer.question.user or b"")
+    yield f"limits of the rule: {_limits(verdict.grants.limits)}"
+    if user is not None:
+        yield f"limits of {user.name.decode()}: {_limits(user.limits)}"
+    grants = verdict.grants
+    egress = "chosen by the kernel" if grants.egress is None else str(grants.egress)
+    yield f"egress: {egress}, IPv{grants.prefer or 6} first"
+    for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
+        if granted:
+            yield f"{word}: yes"
+
+
+def _limits(limits: "Limits") -> str:
+    from tabi.config.kinds import show_duration
+
+    parts = []
+    if limits.sessions is not None:
+        parts.append(f"{limits.sessions} sessions at once")
+    if limits.rate is not None:
+        parts.append(f"{limits.rate:g} new sessions per second")
+    if limits.bandwidth is not None:
+        parts.append(f"{limits.bandwidth} bytes per second")
+    if limits.lifetime is not None:
+        parts.append(f"{show_duration(limits.lifetime)} per session")
+    return ", ".join(parts) or "none"
+
+
+def _is_name(answer: "Explanation") -> bool:
+    from tabi.addr import Name
+
+    return isinstance(answer.question.target.host, Name)
+
+
+# the answer, for programs
+
+
+def _as_dict(configuration: "Configuration", answer: "Explanation", told_by: str) -> dict[str, object]:
+    from dataclasses import asdict
+
+    deciding = answer.deciding
+    user = configuration.users.get(answer.question.user or b"")
+    return {
+        "allow": answer.allow,
+        "target": str(answer.question.target),
+        "at_greeting": answer.at_greeting or None,
+        "decided": None if deciding is None else _verdict(deciding),
+        "judgements": [
+            {**_verdict(one), "trials": [asdict(trial) for trial in one.trials]} for one in answer.judgements
+        ],
+        "looked_up": answer.looked_up,
+        "addresses_by": told_by if answer.looked_up or answer.shown else None,
+        "user_limits": None if user is None else asdict(user.limits),
+    }
+
+
+def _verdict(judgement: "Judgement") -> dict[str, object]:
+    from dataclasses import asdict
+
+    verdict = judgement.verdict
+    grants = {**asdict(verdict.grants), "egress": None if verdict.grants.egress is None else str(verdict.grants.egress)}
+    return {
+        "address": None if judgement.address is None else str(judgement.address),
+        "allow": verdict.allow,
+        "reply": 0 if verdict.allow else int(verdict.reply),
+        "number": verdict.number,
+        "rule": verdict.rule,
+        "note": verdict.note,
+        "grants": grants if verdict.allow else None,
+    }

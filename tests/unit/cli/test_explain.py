@@ -1,0 +1,226 @@
+"""`tabi explain`: the words that an administrator reads, and the same for programs."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from tabi.cli.main import main
+
+STAFF = str(Path(__file__).parents[2] / "golden" / "config" / "staff.toml")
+MORE = """
+listen = ["10.0.0.1:1080", "10.0.0.1:1081"]
+auth = "any"
+[[user]]
+name = "alice"
+password = "x"
+plain = true
+sessions = 10
+bandwidth = "1 MB/s"
+[[client]]
+from = "10.0.0.0/8"
+socks4 = true
+[[rule]]
+name = "work hours"
+allow = true
+from = "10.0.0.0/8"
+time = "Mon-Fri 08:00-18:00"
+egress = "eth1"
+prefer = "ipv4"
+sessions = 100
+rate = "30/min"
+lifetime = "8 h"
+[[rule]]
+name = "with a password"
+allow = true
+auth = "password"
+from = "10.0.0.0/8"
+any_peer = true
+"""
+
+
+@pytest.fixture
+def more(tmp_path: Path) -> str:
+    path = tmp_path / "more.toml"
+    path.write_text(MORE)
+    return str(path)
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """Stand in for this host's resolver."""
+    known: dict[str, list[str]] = {}
+
+    def getaddrinfo(host: str, *_: object, **__: object) -> list[object]:
+        if host not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in known[host]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+def explain(capsys: pytest.CaptureFixture[str], config: str, words: str) -> str:
+    assert main(["explain", "--config", config, "--from", "10.1.2.3", *words.split(" ")]) == 0
+    return capsys.readouterr().out
+
+
+def test_refusal_tells_why_no_rule_matched(capsys: pytest.CaptureFixture[str], names: dict[str, list[str]]) -> None:
+    names["db.example.org"] = ["203.0.113.9"]
+    assert (
+        explain(capsys, STAFF, "--user alice connect db.example.org:5432")
+        == """\
+refused (reply 2, not allowed by ruleset): no rule matched
+  1 "not into our own networks"   no: 203.0.113.9 (db.example.org) is not in @private
+  2 "staff to the web"            no: port 5432 is not in 80, 443, 8000-8999
+db.example.org is 203.0.113.9 (by this host's resolver), but the server does not look it up: \
+no address of it would be allowed
+"""
+    )
+
+
+def test_permission_tells_limits_and_egress(capsys: pytest.CaptureFixture[str], names: dict[str, list[str]]) -> None:
+    names["www.example.org"] = ["203.0.113.9"]
+    assert (
+        explain(capsys, STAFF, "--user alice connect www.example.org:443")
+        == """\
+allowed: rule 2 "staff to the web"
+  1 "not into our own networks"   no: 203.0.113.9 (www.example.org) is not in @private
+  2 "staff to the web"            yes
+www.example.org is 203.0.113.9 (by this host's resolver)
+limits of the rule: none
+limits of alice: none
+egress: chosen by the kernel, IPv6 first
+"""
+    )
+
+
+def test_each_address_is_judged(capsys: pytest.CaptureFixture[str], names: dict[str, list[str]]) -> None:
+    given = "--resolve www.example.org=10.0.0.1 --resolve www.example.org=203.0.113.9 --resolve x=1.1.1.1"
+    out = explain(capsys, STAFF, f"--user alice {given} connect www.example.org:443")
+    assert out.startswith("""\
+allowed: rule 2 "staff to the web"
+10.0.0.1: refused (reply 2, not allowed by ruleset)
+  1 "not into our own networks"   yes
+203.0.113.9: allowed
+""")
+    assert "www.example.org is 10.0.0.1, 203.0.113.9 (by --resolve)\n" in out
+
+
+def test_name_that_cannot_be_found_matters_only_where_addresses_do(
+    capsys: pytest.CaptureFixture[str], names: dict[str, list[str]]
+) -> None:
+    out = explain(capsys, STAFF, "--user alice connect db.example.org:5432")
+    assert '1 "not into our own networks"   undecided: db.example.org is not looked up yet' in out
+    assert "the server does not look it up" in out
+    assert (
+        main(["explain", "--config", STAFF, "--from", "10.1.2.3", "--user", "alice", "connect", "x.example.org:80"])
+        == 1
+    )
+    assert "x.example.org: this host's resolver finds no address" in capsys.readouterr().err
+
+
+def test_rule_0_comes_with_its_advice(capsys: pytest.CaptureFixture[str], more: str) -> None:
+    out = explain(capsys, more, "--at 2026-11-20T12:00 connect 192.168.1.1:80")
+    assert out.startswith('refused (reply 2, not allowed by ruleset): rule 0 "private networks"\n')
+    assert '1 "work hours"         no: 192.168.1.1 is in @private, which this rule does not open\n' in out
+    assert 'a client from another host reaches it only by a rule whose "to" names @private' in out
+
+
+def test_limits_are_shown_with_their_units(capsys: pytest.CaptureFixture[str], more: str) -> None:
+    out = explain(capsys, more, "--user alice --at 2026-11-20T12:00 connect 8.8.8.8:80")
+    assert (
+        out
+        == """\
+allowed: rule 1 "work hours"
+  1 "work hours"   yes
+limits of the rule: 100 sessions at once, 0.5 new sessions per second, 8 h per session
+limits of alice: 10 sessions at once, 1000000 bytes per second
+egress: eth1, IPv4 first
+"""
+    )
+
+
+def test_time_is_taken_as_given(capsys: pytest.CaptureFixture[str], more: str) -> None:
+    for when in (["Fri 19:30"], ["2026-11-20 19:30"]):
+        assert main(["explain", "--config", more, "--from", "10.1.2.3", "--at", *when, "connect", "8.8.8.8:80"]) == 0
+        out = capsys.readouterr().out
+        assert (
+            out
+            == """\
+refused (reply 2, not allowed by ruleset): rule 2 "with a password"; the rule wants auth password, the session used none
+  1 "work hours"        no: Fri 19:30 is not in Mon-Fri 08:00-18:00
+  2 "with a password"   yes: the rule wants auth password, the session used none
+"""
+        )
+
+
+def test_who_does_not_get_past_the_greeting_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(capsys, STAFF, "connect 8.8.8.8:80") == (
+        "refused (before its request): listener 0.0.0.0:1080 offers 10.1.2.3 only auth password, "
+        "the client has none; try --user\n"
+    )
+    assert (
+        explain(capsys, STAFF, "--user bob connect 8.8.8.8:80")
+        == "refused (before its request): there is no user bob\n"
+    )
+    assert explain(capsys, STAFF, "--version 4 connect 8.8.8.8:80") == (
+        "refused (reply 91): listener 0.0.0.0:1080 does not take SOCKS4 from 10.1.2.3: it carries no password\n"
+    )
+
+
+def test_socks4_hears_91(capsys: pytest.CaptureFixture[str], more: str) -> None:
+    out = explain(capsys, more, "--version 4a --at 2026-11-22T12:00 connect 8.8.8.8:80")
+    assert out.startswith('refused (reply 91, request rejected): rule 2 "with a password"')
+
+
+def test_bind_for_any_peer_wants_any_peer(capsys: pytest.CaptureFixture[str], more: str) -> None:
+    out = explain(capsys, more, "--user alice --at 2026-11-20T12:00 bind 0.0.0.0:0")
+    assert "it names no peer, and the rule does not say any_peer = true" in out
+    assert explain(capsys, more, "--user alice --at 2026-11-22T12:00 bind 0.0.0.0:0").startswith("allowed: rule 2")
+    out = explain(capsys, more, "--user alice --at 2026-11-22T12:00 connect 0.0.0.0:80")
+    assert out.startswith("refused")
+
+
+def test_datagram_is_judged_by_its_target(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explain(capsys, STAFF, "--user alice associate 203.0.113.9:443").startswith('allowed: rule 2 "staff')
+    assert explain(capsys, STAFF, "--user alice associate 203.0.113.9:53").startswith("refused (reply 2")
+
+
+def test_json_has_all_of_it(capsys: pytest.CaptureFixture[str], names: dict[str, list[str]]) -> None:
+    names["www.example.org"] = ["203.0.113.9"]
+    answer = json.loads(explain(capsys, STAFF, "--json --user alice connect www.example.org:443"))
+    assert answer["allow"] is True
+    assert (answer["decided"]["number"], answer["decided"]["rule"]) == (2, "staff to the web")
+    assert answer["addresses_by"] == "this host's resolver"
+    assert [trial["outcome"] for trial in answer["judgements"][0]["trials"]] == ["no", "yes"]
+    refused = json.loads(explain(capsys, STAFF, "--json connect 8.8.8.8:80"))
+    assert (refused["allow"], refused["decided"]) == (False, None)
+    assert "only auth password" in refused["at_greeting"]
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--from host connect a:80", "a client has an address"),
+        ("--from 1.2.3.4 connect a", 'a" has no port'),
+        ("--from 1.2.3.4 --at noon connect a:80", 'write "Fri 17:05"'),
+        ("--from 1.2.3.4 --resolve a connect a:80", "write NAME=ADDR"),
+        ("--from 1.2.3.4 --resolve a=b connect a:80", "b is no address"),
+        ("--from 1.2.3.4 --version 4 --user alice connect a:80", "SOCKS4 carries no user"),
+        ("--from 1.2.3.4 --method password connect a:80", "go together"),
+        ("--from 1.2.3.4 --method none --user alice connect a:80", "go together"),
+    ],
+)
+def test_question_that_makes_no_sense_is_answered_by_what_would(
+    capsys: pytest.CaptureFixture[str], words: str, complaint: str
+) -> None:
+    assert main(["explain", "--config", STAFF, *words.split(" ")]) == 1
+    assert complaint in capsys.readouterr().err
+
+
+def test_faulty_configuration_is_told_as_by_check(capsys: pytest.CaptureFixture[str]) -> None:
+    faulty = str(Path(STAFF).with_name("third-rule.toml"))
+    assert main(["explain", "--config", faulty, "--from", "1.2.3.4", "connect", "a:80"]) == 1
+    assert 'rule "staff to the web", port: "80-" is a range without an end' in capsys.readouterr().err
