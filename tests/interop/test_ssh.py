@@ -1,0 +1,155 @@
+"""OpenSSH with tabi behind its ProxyCommand: a command, files by sftp and scp, and an sshd of our own on loopback."""
+
+import os
+import pwd
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from helpers.names import ONLY_HERE, teach
+from helpers.programs import need, run, running, wait_for_port
+from helpers.serving import Running, serving
+from helpers.targets import closed_port
+from helpers.web import noise, sha256
+
+SIZE = 3_000_000
+PRIVILEGE_SEPARATION = Path("/run/sshd")  # sshd insists on it when root starts it; its service would have made it
+
+SSHD = """
+ListenAddress 127.0.0.1
+Port {port}
+HostKey {directory}/host
+AuthorizedKeysFile {directory}/user.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+Subsystem sftp internal-sftp
+"""
+
+
+@dataclass
+class Sshd:
+    """An sshd that takes one key, for the user who runs the tests."""
+
+    port: int
+    directory: Path
+
+    def options(self, proxy_command: str, name: str) -> list[str]:
+        """What ssh, scp and sftp are to be told; nothing is read from the user's files."""
+        known = self.directory / "known_hosts"
+        known.write_text(f"[{name}]:{self.port} {(self.directory / 'host.pub').read_text()}")
+        settings = {
+            "ProxyCommand": proxy_command,
+            "Port": self.port,
+            "User": pwd.getpwuid(os.geteuid()).pw_name,
+            "IdentityFile": self.directory / "user",
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": known,
+            "GlobalKnownHostsFile": "/dev/null",
+            "StrictHostKeyChecking": "yes",
+            "BatchMode": "yes",
+            "ConnectTimeout": 30,
+        }
+        return ["-F", "none", *(part for key, value in settings.items() for part in ("-o", f"{key}={value}"))]
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    program = need("sshd")
+    directory, port = tmp_path_factory.mktemp("sshd"), closed_port()
+    for name in ("host", "user"):
+        done = run(need("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", directory / name)
+        assert done.returncode == 0, done.stderr
+    (directory / "sshd_config").write_text(SSHD.format(port=port, directory=directory))
+    log = directory / "log"
+    is_ours = False
+    if os.geteuid() == 0 and not PRIVILEGE_SEPARATION.exists():
+        PRIVILEGE_SEPARATION.mkdir(mode=0o755)
+        is_ours = True
+    try:
+        with running(program, "-D", "-e", "-f", directory / "sshd_config", log=log) as process:
+            wait_for_port(("127.0.0.1", port), process, log)
+            server = Sshd(port, directory)
+            directly = run(need("ssh"), *server.options("none", "127.0.0.1"), "127.0.0.1", "true")
+            if "account is locked" in (said := log.read_text()):
+                pytest.skip("sshd lets nobody in: the account is locked (passwd -l)")
+            assert directly.returncode == 0, said
+            yield server
+    finally:
+        if is_ours:
+            PRIVILEGE_SEPARATION.rmdir()
+
+
+def proxy_command(kind: str, server: Running) -> str:
+    host, port = server.address
+    return {
+        "nc": f"{need('nc.openbsd')} -X 5 -x {host}:{port} %h %p",
+        "nc4": f"{need('nc.openbsd')} -X 4 -x {host}:{port} %h %p",
+        "ncat": f"{need('ncat')} --proxy {host}:{port} --proxy-type socks5 --proxy-dns remote %h %p",
+        "socat": f"{need('socat')} - SOCKS4A:{host}:%h:%p,socksport={port}",
+    }[kind]
+
+
+def ssh(sshd: Sshd, kind: str, server: Running, name: str, command: str) -> subprocess.CompletedProcess[bytes]:
+    return run(need("ssh"), *sshd.options(proxy_command(kind, server), name), name, command)
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "name"),
+    [("nc", "5", ONLY_HERE), ("nc4", "4", "127.0.0.1"), ("ncat", "5", ONLY_HERE), ("socat", "4a", ONLY_HERE)],
+)
+def test_command_runs_through_the_proxy(kind: str, version: str, name: str, sshd: Sshd) -> None:
+    with serving() as server:
+        teach(server, "127.0.0.1")
+        done = ssh(sshd, kind, server, name, "echo $SSH_CONNECTION; exit 7")
+        assert done.returncode == 7, done.stderr
+        assert done.stdout.decode().split()[2:] == ["127.0.0.1", str(sshd.port)]
+        server.line(socks=version, target=f"{name}:{sshd.port}", to=f"127.0.0.1:{sshd.port}", reply=0)
+
+
+def test_much_output_is_whole(sshd: Sshd) -> None:
+    with serving() as server:
+        file = sshd.directory / "much"
+        file.write_bytes(noise(SIZE))
+        done = ssh(sshd, "nc", server, "127.0.0.1", f"cat {shlex.quote(str(file))}")
+        assert done.stdout == noise(SIZE), done.stderr
+
+
+def test_scp_takes_a_file_there_and_back(sshd: Sshd, tmp_path: Path) -> None:
+    here, there, back = (tmp_path / name for name in ("here", "there", "back"))
+    here.write_bytes(noise(SIZE))
+    with serving() as server:
+        options = sshd.options(proxy_command("nc", server), "127.0.0.1")
+        for source, sink in ((str(here), f"127.0.0.1:{there}"), (f"127.0.0.1:{there}", str(back))):
+            done = run(need("scp"), "-q", *options, source, sink)
+            assert done.returncode == 0, done.stderr
+        assert sha256(there.read_bytes()) == sha256(back.read_bytes()) == sha256(noise(SIZE))
+        server.idle()
+        assert len(server.lines) == 2
+
+
+def test_sftp_takes_a_file_there_and_back(sshd: Sshd, tmp_path: Path) -> None:
+    (tmp_path / "here").write_bytes(noise(SIZE))
+    with serving() as server:
+        options = sshd.options(proxy_command("ncat", server), "127.0.0.1")
+        batch = f"put {tmp_path}/here {tmp_path}/there\nget {tmp_path}/there {tmp_path}/back\n"
+        done = run(need("sftp"), "-q", *options, "-b", "-", "127.0.0.1", sends=batch.encode())
+        assert done.returncode == 0, done.stderr
+        for name in ("there", "back"):
+            assert sha256((tmp_path / name).read_bytes()) == sha256(noise(SIZE))
+
+
+def test_refused_target_ends_the_client_at_once(sshd: Sshd) -> None:
+    with serving() as server:
+        nowhere = Sshd(closed_port(), sshd.directory)
+        done = ssh(nowhere, "nc", server, "127.0.0.1", "true")
+        assert done.returncode == 255
+        assert b"Connection refused" in done.stderr
+        server.line(reply=5)
