@@ -21,7 +21,10 @@ from typing import Self, TypeAlias
 
 from tabi.errors import AddressError
 
-__all__ = ["Address", "Endpoint", "Host", "Name", "escape", "parse_host", "parse_port", "socket_address", "unmap"]
+__all__ = [
+    "Address", "Endpoint", "Host", "Name",
+    "escape", "parse_host", "parse_port", "printable", "socket_address", "token", "unmap",
+]  # fmt: skip
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
@@ -29,6 +32,7 @@ MAX_NAME = 253  # RFC 1035 section 2.3.4: 255 octets on the wire, less the first
 MAX_LABEL = 63  # RFC 1035 section 2.3.4
 
 _LABEL = re.compile(r"[a-z0-9_-]{1,63}")
+_PLAIN = re.compile(r"[A-Za-z0-9._:/@\[\]+,-]+")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 # IDNA 2003 (in the standard library) and IDNA 2008 map these four to different names; we take neither side.
 _IDNA_DEVIATIONS = frozenset("\u00df\u03c2\u200c\u200d")
@@ -170,6 +174,16 @@ def escape(raw: str | bytes, limit: int = 300) -> str:
     if not kept.isascii() or not kept.isprintable() or '"' in kept or "\\" in kept:
         kept = "".join(map(_escape_one, kept))
     return f'"{kept}"' if len(text) <= limit else f'"{kept}…" ({len(text)} characters)'
+
+
+def token(text: str) -> str:
+    """Make text one word of a line: as it is where nothing in it could be taken for more, else as `escape` does."""
+    return text if _PLAIN.fullmatch(text) else escape(text)
+
+
+def printable(text: str) -> str:
+    """Make text fit to be shown on a terminal, as a part of one line; quotes and backslashes stay."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else _escape_one(char) for char in text)
 
 
 def _escape_one(char: str) -> str:

@@ -4,7 +4,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from tabi.addr import Endpoint, Name, escape, parse_host, parse_port, unmap
+from tabi.addr import Endpoint, Name, escape, parse_host, parse_port, printable, token, unmap
 from tabi.errors import AddressError, Reply
 
 V4, V6 = IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1")
@@ -204,3 +204,24 @@ def test_socket_addresses_become_endpoints(sockaddr: tuple[str, int], endpoint: 
 )
 def test_escaped_text_stays_on_one_line(raw: str | bytes, text: str) -> None:
     assert escape(raw) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("web.example:80", "web.example:80"),
+        ("[::1]:80", "[::1]:80"),
+        ("", '""'),
+        ("a b", '"a b"'),
+        ("a=b", '"a=b"'),
+        ("用户", '"用户"'),
+        ("\u009b2J", '"\\x9b2J"'),
+    ],
+)
+def test_token_is_one_word(text: str, word: str) -> None:
+    assert token(text) == word
+
+
+def test_printable_text_has_nothing_for_a_terminal_and_keeps_its_quotes() -> None:
+    assert printable('rule "staff" is \\ 用户') == 'rule "staff" is \\ 用户'
+    assert printable("\x1b[2J\u202e\n\u009b\udcff") == "\\x1b[2J\\u202e\\x0a\\x9b\\xff"

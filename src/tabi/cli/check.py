@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
         counts = {"rules": len(configuration.rules.rules), "users": len(configuration.users)}
     if arguments.json:
         found = [problem.as_dict() for problem in problems]
-        print(json.dumps({"file": arguments.file, "ok": ok, **counts, "problems": found}, ensure_ascii=False))
+        print(json.dumps({"file": arguments.file, "ok": ok, **counts, "problems": found}))
         return 0 if ok else 1
     for problem in problems:
         print(problem)

@@ -92,11 +92,18 @@ def _list(arguments: argparse.Namespace, what: str, picked: dict[str, str], colu
     if not answer["ok"]:
         print(f"tabi: {answer['error']}", file=sys.stderr)
         return 1
-    rows = [[str(row.get(column, "")) or "-" for column in columns] for row in answer["rows"]]
+    rows = [[_cell(row.get(column, "")) for column in columns] for row in answer["rows"]]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
     return 0
+
+
+def _cell(value: object) -> str:
+    """Show a value. What a client chose, such as a user name, neither speaks to the terminal nor makes a column."""
+    from tabi.addr import token
+
+    return token(str(value)) if value != "" else "-"
 
 
 def _ask(arguments: argparse.Namespace, what: str, picked: dict[str, str] | None = None) -> dict[str, Any]:  # JSON

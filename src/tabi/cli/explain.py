@@ -60,6 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     import json
 
+    from tabi.addr import printable
     from tabi.config.explain import explain, judge_before
     from tabi.config.load import load
     from tabi.net.own import own_addresses
@@ -72,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
         addresses, told_by = _look_up(question, must=settled is None), "this host's resolver"
     answer = explain(configuration, question, addresses or ())
     if arguments.json:
-        print(json.dumps(_as_dict(configuration, answer, told_by), ensure_ascii=False))
+        print(json.dumps(_as_dict(configuration, answer, told_by)))
     else:
-        print("\n".join(_lines(configuration, answer, told_by)))
+        print("\n".join(map(printable, _lines(configuration, answer, told_by))))
     return 0
 
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from typing import TYPE_CHECKING, TypeAlias
 
 from tabi import __version__
@@ -107,6 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 1 for a failure, 2 for wrong usage.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # a locale that cannot show somebody's name must not end a command
+        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _build_parser().parse_args(argv)
     from tabi.errors import TabiError
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import TypeAlias
 
-from tabi.addr import escape
+from tabi.addr import escape, printable
 from tabi.errors import ConfigError
 
 __all__ = ["ConfigurationError", "KeyPath", "Problem", "Report", "WrongError", "shown"]
@@ -55,7 +55,7 @@ class Problem:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: warning: {self.text}" if self.warning else f"{place}: {self.text}"
+        return printable(f"{place}: warning: {self.text}" if self.warning else f"{place}: {self.text}")
 
     def as_dict(self) -> dict[str, str | int | bool]:
         """Give it for JSON."""

@@ -6,16 +6,14 @@ stays in the control plane. The line is made when the end comes back.
 
 import json
 import marshal
-import re
 import time
 from typing import Literal, NamedTuple, Self, TypeAlias
 
-from tabi.addr import escape
+from tabi.addr import token
 
 __all__ = ["Facts", "LogFormat", "Outcome", "format_line"]
 
 LogFormat: TypeAlias = Literal["text", "json"]
-_PLAIN = re.compile(r"[A-Za-z0-9._:/@\[\]+,-]+")
 
 
 class Facts(NamedTuple):
@@ -102,7 +100,7 @@ def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:
     if style == "json":
         return json.dumps(fields, ensure_ascii=True)
     head = fields.pop("time")
-    return f"{head} " + " ".join(f"{key}={_token(value)}" for key, value in fields.items())
+    return f"{head} " + " ".join(f"{key}={token(str(value))}" for key, value in fields.items())
 
 
 def _fields(facts: Facts, outcome: Outcome) -> dict[str, str | int | float]:
@@ -145,8 +143,3 @@ def _iso(moment: float) -> str:
 
 def _text(raw: bytes | None) -> str:
     return "" if raw is None else raw.decode("utf-8", "backslashreplace")
-
-
-def _token(value: str | float) -> str:
-    text = str(value)
-    return text if _PLAIN.fullmatch(text) else escape(text)

@@ -1,7 +1,9 @@
 """The command line as such."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +29,12 @@ def test_every_command_is_in_the_help(command: str, capsys: pytest.CaptureFixtur
         main(["--help"])
     assert caught.value.code == 0
     assert f"\n    {command} " in capsys.readouterr().out
+
+
+def test_a_name_that_the_locale_cannot_show_is_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "tabi.toml"
+    file.write_text('[[rule]]\nname = "用户"\nallow = true\n', encoding="utf-8")
+    words = ["explain", "--config", str(file), "--from", "127.0.0.1", "connect", "127.0.0.1:80"]
+    env = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, "-m", "tabi", *words], check=True, capture_output=True, text=True, env=env)
+    assert 'rule 1 "\\u7528\\u6237"' in done.stdout
