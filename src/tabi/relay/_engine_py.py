@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from tabi.relay._flow import Flow, Side
 from tabi.relay._pipes import PipePool
@@ -35,11 +35,21 @@ class _Cut(NamedTuple):
     cause: Cause
 
 
+class _Limit(NamedTuple):
+    """The order to have flows keep to other limits."""
+
+    flows: list[int]
+    limits: FlowLimits
+
+
 class _Change(NamedTuple):
     """The order to let the flows of a number share this bucket, or go on with its new rate."""
 
     number: int
     bucket: Bucket | None
+
+
+_Order: TypeAlias = Flow | _Cut | _Limit | _Change
 
 
 class PureEngine:
@@ -67,7 +77,7 @@ class PureEngine:
         self._adopted = 0  # flows; also the number of the last one
         self._over = 0  # flows whose ends are published
         self._ends: list[End] = []
-        self._orders: deque[Flow | _Cut | _Change] = deque()
+        self._orders: deque[_Order] = deque()
         self._buckets: dict[int, Bucket] = {}
         self._rung = False  # the bell was rung for orders that wait
         self._stopping = False
@@ -119,8 +129,11 @@ class PureEngine:
         return ends
 
     def snapshot(self) -> list[Live]:
-        """List the flows that are taken up, without stopping the engine."""
-        return self._relay.live()
+        """List the flows that are not over, without stopping the engine."""
+        with self._lock:
+            waiting = [order for order in self._orders if isinstance(order, Flow)]
+        # After those that wait: one that is taken up in between is in both, and none is in neither.
+        return list({live.flow: live for live in (*(flow.live() for flow in waiting), *self._relay.live())}.values())
 
     def kill(self, flows: Iterable[int], cause: Cause) -> None:
         """Reset both sides of these flows."""
@@ -128,6 +141,13 @@ class PureEngine:
         with self._lock:
             if not self._stopped:
                 self._order(_Cut(numbers, cause))
+
+    def limit(self, flows: Iterable[int], limits: FlowLimits) -> None:
+        """Set the limits of these flows anew."""
+        numbers = list(flows)
+        with self._lock:
+            if not self._stopped:
+                self._order(_Limit(numbers, limits))
 
     def set_bucket(self, number: int, rate: int | None, cell: Cell | None = None) -> None:
         """Set how many bytes a second may be taken from a bucket; None is no limit."""
@@ -183,7 +203,7 @@ class PureEngine:
         os.close(self._report)
         self._report = -1  # the number may be somebody else's by now
 
-    def _order(self, order: Flow | _Cut | _Change) -> None:
+    def _order(self, order: _Order) -> None:
         """Queue something for the engine's thread, with the lock held. One ring does for all that follow."""
         self._orders.append(order)
         if not self._rung:
@@ -223,14 +243,23 @@ class PureEngine:
         _quiet(self._bell)
         self._rung = False  # before the queue is emptied: whoever comes from here on rings again
         while self._orders:
-            order = self._orders.popleft()
-            if isinstance(order, Flow):
-                self._relay.take_up(order)
-            elif isinstance(order, _Change):
-                self._relay.set_bucket(order.number, order.bucket)
-            else:
-                for number in order.flows:
-                    self._relay.cut(number, order.cause)
+            try:
+                self._carry_out(self._orders[0])
+            finally:
+                with self._lock:  # only now does a flow leave the queue: `snapshot` finds it here or in the relay
+                    self._orders.popleft()
+
+    def _carry_out(self, order: _Order) -> None:
+        if isinstance(order, Flow):
+            self._relay.take_up(order)
+        elif isinstance(order, _Change):
+            self._relay.set_bucket(order.number, order.bucket)
+        elif isinstance(order, _Limit):
+            for number in order.flows:
+                self._relay.limit(number, order.limits)
+        else:
+            for number in order.flows:
+                self._relay.cut(number, order.cause)
 
     def _shut_down(self) -> None:
         with self._lock:

@@ -28,7 +28,7 @@ from tabi.relay._pipes import PipePool
 from tabi.relay._pump import Pump, Pumped
 from tabi.relay._wheel import TICK, Wheel
 from tabi.relay.bucket import Bucket
-from tabi.relay.interface import Cause, Closer, End, Live
+from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
 
 __all__ = ["LINGER_MOST", "LINGER_STALL", "Relay"]
 
@@ -119,9 +119,7 @@ class Relay:
         """
         self._now = self._clock()
         self._flows[flow.number] = flow
-        if flow.limits.buckets:
-            flow.share = self._groups.join(flow.limits.buckets)
-            self._has_groups = True
+        self._join(flow)
         sides = (flow.inbound, flow.outbound)
         for side in sides:
             side.open()
@@ -142,6 +140,21 @@ class Relay:
         self._now = self._clock()
         if (flow := self._flows.get(number)) is not None:
             self._cut(flow, cause)
+
+    def limit(self, number: int, limits: FlowLimits) -> None:
+        """Have a flow keep to other limits, if there is one of this number.
+
+        Not within a batch of events: the flow must not have its turn.
+        """
+        self._now = self._clock()
+        flow = self._flows.get(number)
+        if flow is None:
+            return
+        has_other_groups = limits.buckets != flow.limits.buckets
+        flow.limits = limits
+        if has_other_groups:
+            self._regroup(flow)
+        self._arm(flow)
 
     def set_bucket(self, number: int, bucket: Bucket | None) -> None:
         """Let the flows that name this number share a bucket, or none any more; to be called again for a new rate."""
@@ -223,6 +236,23 @@ class Relay:
         pumped = self._pump.run_within(source, sink, share.most)
         share.spend(sink.taken - before)
         return pumped
+
+    def _join(self, flow: Flow) -> None:
+        """Have a flow share the buckets that its limits name."""
+        if flow.limits.buckets:
+            flow.share = self._groups.join(flow.limits.buckets)
+            self._has_groups = True
+
+    def _regroup(self, flow: Flow) -> None:
+        """Take a flow from its groups to those that its limits name now; what has something to move comes along."""
+        if flow.share is not None:
+            self._groups.leave(flow, flow.share)
+            flow.share = None
+        self._join(flow)
+        for side in (flow.inbound, flow.outbound):
+            if side.queued:
+                side.queued = False
+                self._queue(flow, side)
 
     def _take_turn(self, flow: Flow, share: Share) -> None:
         """Let a flow move what its groups gave it: half for each side if both want, and the one's rest for the other.

@@ -50,6 +50,8 @@ class FlowLimits(NamedTuple):
         lifetime: from `Engine.adopt` on, come what may.
         buckets: token buckets (see `Engine.set_bucket`) that every byte is taken from, both directions together. All
             flows that name a bucket share it, in equal parts where they want as much.
+
+    `Engine.limit` sets them anew while the flow runs.
     """
 
     idle: float = 0.0
@@ -110,7 +112,7 @@ class Engine(Protocol):
             outbound: the target's.
             early: what was read from the client beyond its request; goes to the target before anything else.
             pending: what we still owe the client; goes to it before anything else.
-            limits: the flow's time limits.
+            limits: what the flow has to keep to, until `limit` says otherwise.
             record: comes back in the flow's `End` and `Live`.
         """
 
@@ -121,16 +123,28 @@ class Engine(Protocol):
         """Take all ends that wait, the oldest first."""
 
     def snapshot(self) -> list[Live]:
-        """List the flows that the engine has taken up, from any thread, without stopping it."""
+        """List the flows that are not over, from any thread, without stopping the engine.
+
+        Those that were just adopted are among them; one or the other that has just ended may be.
+        """
 
     def kill(self, flows: Iterable[int], cause: Cause) -> None:
         """Reset both sides of these flows, from any thread; numbers of flows that are over are passed by."""
 
+    def limit(self, flows: Iterable[int], limits: FlowLimits) -> None:
+        """Set the limits of these flows anew, from any thread; numbers of flows that are over are passed by.
+
+        All of them count from where they always did: idleness from the last byte, half-open from the first FIN or the
+        last byte after it, lifetime from `adopt`. So a limit that has been passed already ends the flow at once. A flow
+        that comes to a bucket shares it from now on, what it has queued included; one that leaves it is held back no
+        longer.
+        """
+
     def set_bucket(self, number: int, rate: int | None, cell: Cell | None = None) -> None:
         """Set how many bytes a second may be taken from a bucket, from any thread; None is no limit.
 
-        It holds for flows that are adopted after it and for those that named the bucket when they were. At once may
-        pass what `tabi.relay.bucket.burst_of` says.
+        It holds for all flows whose limits name the bucket, whether it is set before or after they do. At once may pass
+        what `tabi.relay.bucket.burst_of` says.
 
         Args:
             number: of the bucket, the caller's choice.
