@@ -13,7 +13,7 @@ from helpers.socks import ask5, dial, read_exactly, read_reply5, request4
 from helpers.waiting import PATIENCE
 from tabi.config.settings import TimeLimits
 from tabi.server.associate import _open_leg
-from tabi.server.session import CutShortError
+from tabi.server.outcome import CutShortError
 
 KEEPALIVE = "02"  # proc(5), /proc/net/tcp: the timer that is active
 
@@ -48,12 +48,10 @@ def test_waiting_for_the_shared_port_ends_with_the_deadline_that_began_at_accept
 
     class Session:
         server = SimpleNamespace(settings=SimpleNamespace(time=TimeLimits(handshake=600)), open_leg=never)
+        notes = SimpleNamespace(milliseconds=lambda: 600_000.0)  # the request came with the last of the deadline
 
         def watch(self, *, fin: bool) -> None:
             assert fin
-
-        def milliseconds(self) -> float:
-            return 600_000.0  # the request came with the last of the deadline
 
     async def body() -> None:
         async with asyncio.timeout(PATIENCE):

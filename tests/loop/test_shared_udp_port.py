@@ -61,7 +61,7 @@ def waiting(running: Running, control: socket.socket) -> bool:
     """Say whether the request on a control connection has reached the server."""
     client = Endpoint.from_sockaddr(control.getsockname())
     sessions = running.call_sync(lambda: list(running.server._sessions.values()))
-    return any(session.client == client and "requested" in session.marks for session in sessions)
+    return any(session.client == client and session.is_served for session in sessions)
 
 
 def waits(running: Running, association: Association) -> bool:

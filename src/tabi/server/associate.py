@@ -18,8 +18,8 @@ from tabi.net.ports import told_address
 from tabi.net.tasks import spawn
 from tabi.policy.verdict import Request
 from tabi.server.legs import BATCH, Leg
-from tabi.server.record import Outcome
-from tabi.server.session import CutShortError, Session, Tally, address_of, client_gone
+from tabi.server.outcome import CutShortError, Outcome, Tally, client_gone
+from tabi.server.session import Session, address_of
 
 __all__ = ["serve"]
 
@@ -37,17 +37,18 @@ async def serve(session: Session, event: RequestReceived) -> None:
         DialError: no port to be had.
         CutShortError: the client ended it, or nothing was relayed for too long.
     """
-    verdict = session.require(Request(event.command, None))  # DST.ADDR is the client's own, no target to judge
-    session.claims.claim_rule(verdict)  # of several rules that may allow its datagrams, the first
+    judgement = session.judgement
+    verdict = judgement.require(Request(event.command, None))  # DST.ADDR is the client's own, no target to judge
+    judgement.claims.claim_rule(verdict)  # of several rules that may allow its datagrams, the first
     client = address_of(session.client)
     declared = event.target.port if event.target.host == client and event.target.port else None
     leg = await _open_leg(session, declared)
     relay = Relay(session, event, leg, declared, full_cone=verdict.grants.full_cone)
     session.tally = relay.tally
-    session.on_new_rules = relay.association.forget_verdicts
+    judgement.on_new_rules = relay.association.forget_verdicts
     try:
         session.machine.take_early()  # the control connection carries nothing after the request
-        session.mark("resolved")
+        session.notes.mark("resolved")
         advertise = session.server.settings.udp.advertise
         told = told_address(advertise, address_of(leg.bound), address_of(session.listener))
         session.succeed(Endpoint(told, leg.bound.port))
@@ -63,7 +64,7 @@ async def _open_leg(session: Session, declared: int | None) -> Leg:
     limit = session.server.settings.time.handshake
     session.watch(fin=True)
     try:
-        async with asyncio.timeout(max(0.0, limit - session.milliseconds() / 1000)):
+        async with asyncio.timeout(max(0.0, limit - session.notes.milliseconds() / 1000)):
             leg = await session.server.open_leg(session, declared)
     except TimeoutError:
         note = "shared UDP port: another association of this address has not sent a datagram yet; declare the port"
@@ -86,7 +87,7 @@ class Relay:
         self._targets: dict[int, socket.socket] = {}  # by IP version
         self._look_ups: dict[Name, asyncio.Task[None]] = {}
         self._over: asyncio.Future[Outcome] = self._loop.create_future()
-        self._terms = session.terms()
+        self._terms = session.judgement.terms()
         self._last = time.monotonic()
         self._life: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -153,7 +154,7 @@ class Relay:
     # client -> targets
 
     def _judge(self, target: Endpoint, address: Address | None) -> bool:
-        return self._session.judge(Request(self._event.command, target, address)).allow
+        return self._session.judgement.judge(Request(self._event.command, target, address)).allow
 
     def _from_client(self, data: bytes, source: Address, port: int) -> None:
         was_fixed = self.association.client_port is not None

@@ -16,8 +16,8 @@ from tabi.net.linger import reset
 from tabi.net.ports import bind_within, route_source, same_family, told_address
 from tabi.net.sockopts import prepare_outbound
 from tabi.policy.verdict import Request
-from tabi.server.record import Outcome
-from tabi.server.session import CutShortError, Session, address_of
+from tabi.server.outcome import CutShortError, Outcome
+from tabi.server.session import Session, address_of
 from tabi.wire.version import Version
 
 __all__ = ["serve"]
@@ -32,7 +32,8 @@ async def serve(session: Session, event: RequestReceived) -> None:
         CutShortError: nobody came in time, or the client left.
     """
     any_peer = not isinstance(event.target.host, Name) and event.target.host.is_unspecified
-    verdict = session.require(Request(event.command, event.target))
+    judgement = session.judgement
+    verdict = judgement.require(Request(event.command, event.target))
     if any_peer and not verdict.grants.any_peer:
         raise DeniedError(f'BIND for any peer ({event.target.host}): rule "{verdict.rule}" does not allow it')
     session.watch(fin=True)
@@ -40,7 +41,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     listener = _listen(session, peers)
     try:
         bound = Endpoint.from_sockaddr(listener.getsockname())
-        session.mark("resolved")
+        session.notes.mark("resolved")
         advertise = session.server.settings.bind.advertise
         told = told_address(advertise, address_of(bound), address_of(session.listener))
         session.machine.listening(Endpoint(told, bound.port))
@@ -48,13 +49,13 @@ async def serve(session: Session, event: RequestReceived) -> None:
         sock, peer = await _accept(session, listener)
     finally:
         listener.close()
-    session.note(to=str(peer))
+    session.notes.to = peer
     if not any_peer and peer.host not in peers:
         reset(sock)
         raise DeniedError(f"peer {peer} is not {event.target.host}, for which the port was opened", stage=Stage.BIND)
     try:
         if not any_peer:
-            session.confirm(event, address_of(peer))
+            judgement.confirm(event, address_of(peer))
     except DeniedError:
         reset(sock)
         raise
@@ -65,7 +66,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
 
 async def _expected(session: Session, event: RequestReceived) -> tuple[Address, ...]:
     """Addresses that the peer may have: each is one that policy allows for what was asked."""
-    permit = session.permits(event)
+    permit = session.judgement.permits(event)
     only4 = event.version is not Version.SOCKS5  # a SOCKS4 reply cannot say where an IPv6 listener is
     if not isinstance(event.target.host, Name):
         found: Iterable[Address] = (event.target.host,)
@@ -99,7 +100,7 @@ def _listen(session: Session, peers: tuple[Address, ...]) -> socket.socket:
 async def _accept(session: Session, listener: socket.socket) -> tuple[socket.socket, Endpoint]:
     """Wait for a peer. It is accepted in the very turn that goes on with it, so that none is left by a cancellation."""
     limit, name = session.server.settings.time.bind, "bind"
-    terms = session.terms()
+    terms = session.judgement.terms()
     if terms.lifetime and terms.flow.lifetime < limit:
         limit, name = terms.flow.lifetime, terms.limit
     there = asyncio.Event()

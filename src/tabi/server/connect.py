@@ -19,19 +19,20 @@ async def serve(session: Session, event: RequestReceived) -> None:
         DeniedError: policy refuses the name, or every address that it led to.
         DialError: the target cannot be reached; its reply says why.
     """
-    grants = session.require(Request(event.command, event.target)).grants
+    judgement = session.judgement
+    grants = judgement.require(Request(event.command, event.target)).grants
     session.watch()
     server = session.server
     timeout = server.settings.time.connect if grants.connect is None else grants.connect
     options = DirectOptions(timeout=timeout, prefer=grants.prefer or 6)
-    plan = direct(event.target, permit=session.permits(event), options=options)
-    connection = await drive(plan, resolver=server.resolver, client=session.key, egress=session.egress_to)
+    plan = direct(event.target, permit=judgement.permits(event), options=options)
+    connection = await drive(plan, resolver=server.resolver, client=session.key, egress=judgement.egress_to)
     outbound = connection.handle
     if not isinstance(outbound, socket.socket):
         raise TypeError("the asyncio driver gives sockets")
-    session.note(to=str(connection.remote))
+    session.notes.to = connection.remote
     try:
-        session.confirm(event, address_of(connection.remote))
+        judgement.confirm(event, address_of(connection.remote))
     except DeniedError:
         outbound.close()
         raise

@@ -7,7 +7,8 @@ from tabi.net.clock import minute_of_week
 from tabi.policy.verdict import Policy
 from tabi.relay.interface import Cause
 from tabi.server.live import Row, as_request, matches, row
-from tabi.server.record import Facts, Outcome
+from tabi.server.outcome import Outcome
+from tabi.server.record import Facts
 from tabi.server.server import Server
 from tabi.server.session import Session
 
@@ -57,7 +58,7 @@ def judge_again(server: Server, policy: Policy, groups: Callable[[bytes | None],
         note = ""
         if not session.live_by(groups):
             note = "there is no such user since the reload"
-        elif session.is_served and refuses(session.facts()):
+        elif session.is_served and refuses(session.notes.facts()):
             note = "refused by the rules since the reload"
         if note and not session.is_over:
             session.cancel(Outcome("tabi", "policy", note=note), abort=True)
@@ -74,7 +75,7 @@ def _relayed(server: Server) -> list[tuple[int, Row]]:
 
 
 def _served(server: Server) -> list[tuple[Session, Row]]:
-    return [(session, row(session.facts(), stage=_stage(session))) for session in server.sessions()]
+    return [(session, row(session.notes.facts(), stage=_stage(session))) for session in server.sessions()]
 
 
 def _stage(session: Session) -> str:

@@ -10,8 +10,9 @@ import time
 from typing import Literal, NamedTuple, Self, TypeAlias
 
 from tabi.addr import token
+from tabi.server.outcome import Outcome
 
-__all__ = ["Facts", "LogFormat", "Outcome", "format_line"]
+__all__ = ["Facts", "LogFormat", "format_line"]
 
 LogFormat: TypeAlias = Literal["text", "json"]
 
@@ -69,26 +70,6 @@ class Facts(NamedTuple):
     def unpack(cls, record: bytes) -> Self:
         """Read what `pack` made."""
         return cls(*marshal.loads(record))
-
-
-class Outcome(NamedTuple):
-    """How a session ended.
-
-    Args:
-        by: client, target or tabi.
-        why: fin, rst, error:NAME, limit:NAME, cap:NAME, policy, auth, protocol, failed, done, kill, shutdown.
-        up: bytes that the target's kernel took.
-        down: bytes that the client's kernel took.
-        total: milliseconds from accept to the end.
-        note: text of the error, what was dropped.
-    """
-
-    by: str
-    why: str
-    up: int = 0
-    down: int = 0
-    total: float = 0.0
-    note: str = ""
 
 
 def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:

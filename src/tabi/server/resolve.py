@@ -4,7 +4,7 @@ from tabi.addr import Endpoint, Name
 from tabi.errors import DeniedError, DialError, Reply, Stage
 from tabi.machine.server import RequestReceived
 from tabi.policy.verdict import Request
-from tabi.server.record import Outcome
+from tabi.server.outcome import Outcome
 from tabi.server.session import Session, address_of
 from tabi.wire.version import Version
 
@@ -20,12 +20,12 @@ async def serve(session: Session, event: RequestReceived) -> None:
         DeniedError: policy refuses the name or all its addresses.
         DialError: the name has none.
     """
-    session.require(Request(event.command, event.target))
+    session.judgement.require(Request(event.command, event.target))
     session.watch()
     host = event.target.host
     if isinstance(host, Name):
         found = await session.server.look_up(host, session.key, only4=event.version is not Version.SOCKS5)
-        permit = session.permits(event)
+        permit = session.judgement.permits(event)
         answer = next((address for address in found if permit(address)), None)
         if answer is None:
             raise DeniedError(f"{host}: no address that the rules allow")
@@ -43,7 +43,7 @@ async def serve_ptr(session: Session, event: RequestReceived) -> None:
         DeniedError: policy refuses.
         DialError: the address has no name.
     """
-    session.require(Request(event.command, event.target))
+    session.judgement.require(Request(event.command, event.target))
     session.watch()
     name = await session.server.resolver.reverse(address_of(event.target), session.key)
     session.answer(Endpoint(name, 0), _DONE)

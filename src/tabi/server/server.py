@@ -7,7 +7,6 @@
 """
 
 import asyncio
-import errno
 import itertools
 import logging
 import socket
@@ -28,9 +27,9 @@ from tabi.net.listeners import Acceptor, open_listeners
 from tabi.net.ports import same_family
 from tabi.net.resolver import Resolver
 from tabi.policy import loopback
-from tabi.policy.verdict import Limits, Policy
+from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
 from tabi.relay import make_engine
-from tabi.relay.interface import Cause, Closer, Engine
+from tabi.relay.interface import Engine
 from tabi.server import associate, bind, connect, resolve
 from tabi.server.admission import Admission, client_key, show_client
 from tabi.server.auth import WRONG, Authenticator, Login
@@ -38,7 +37,8 @@ from tabi.server.counts import Counts, LocalCounts
 from tabi.server.legs import Leg, OwnLeg, SharedPort
 from tabi.server.limiter import RefusalLimiter
 from tabi.server.limits import SessionLimits
-from tabi.server.record import Facts, LogFormat, Outcome, format_line
+from tabi.server.outcome import Outcome, relayed
+from tabi.server.record import Facts, LogFormat, format_line
 from tabi.server.session import Commands, Session, address_of
 from tabi.wire.socks5 import Command, Method
 
@@ -52,7 +52,6 @@ COMMANDS: Final[Commands] = {
     Command.RESOLVE_PTR: resolve.serve_ptr,
 }
 
-_CLOSERS: Final = {Closer.CLIENT: "client", Closer.TARGET: "target", Closer.TABI: "tabi"}
 _REFUSALS: Final = frozenset({"policy", "auth", "protocol"})
 _POLL: Final = 0.02  # seconds between looks at what is left while draining
 _TELL_HELD_EVERY: Final = 60.0  # seconds between two accounts of lines that were held back
@@ -218,6 +217,10 @@ class Server:
         kept = {acceptor.endpoint: acceptor for acceptor in self._acceptors if acceptor.endpoint in listeners}
         self._acceptors = [kept.get(endpoint) or self._accept_from(sock) for endpoint, sock in listeners.items()]
 
+    def judge(self, request: Request, context: Context) -> Verdict:
+        """Ask policy, by the rules of the day."""
+        return self.policy(request, context)
+
     def sessions(self) -> list[Session]:
         """List the sessions that the engine does not have."""
         return list(self._sessions.values())
@@ -269,9 +272,9 @@ class Server:
 
     def adopt(self, session: Session, outbound: int, pending: bytes) -> None:
         """Give a session's pair of sockets to the engine; what is known of it goes along, packed."""
-        terms = session.terms()
-        session.note(lifetime=terms.limit)
-        record = session.facts().pack()
+        terms = session.judgement.terms()
+        session.notes.lifetime = terms.limit
+        record = session.notes.facts().pack()
         del self._sessions[session.number]
         early = session.machine.take_early()
         self.engine.adopt(session.sock.detach(), outbound, early, pending, terms.flow, record)
@@ -329,8 +332,8 @@ class Server:
 
     def log_session(self, session: Session, outcome: Outcome) -> None:
         """Write the line of a session that ended here; those that were not served count against the client's rate."""
-        facts = session.facts()
-        outcome = outcome._replace(total=session.milliseconds())
+        facts = session.notes.facts()
+        outcome = outcome._replace(total=session.notes.milliseconds())
         if session.tally is not None:
             up, down, note = session.tally()
             outcome = outcome._replace(up=up, down=down, note="; ".join(filter(None, (outcome.note, note))))
@@ -378,23 +381,11 @@ class Server:
             if facts.user is not None:
                 self.limits.release("user", facts.user)
             before = sum(max(stage, 0.0) for stage in (facts.handshake, facts.resolve, facts.connect))
-            total = before + (end.ended - end.started) * 1000
-            why = _why(end.cause, end.errno, facts.lifetime)
-            outcome = Outcome(_CLOSERS[Closer(end.closer)], why, end.up, end.down, total)
             if not facts.quiet:
-                lines.append(self._line(facts, outcome))
+                lines.append(self._line(facts, relayed(end, before, facts.lifetime)))
         if lines:
             self._write("\n".join(lines))
 
     def _write(self, text: str) -> None:
         if self._write_log is not None:
             self._write_log(text)
-
-
-def _why(cause: int, code: int, lifetime: str) -> str:
-    name = Cause(cause).name.lower()
-    if cause == Cause.LIFETIME:
-        return f"limit:{lifetime}"
-    if cause == Cause.ERROR:
-        return f"error:{errno.errorcode.get(code, str(code))}"
-    return f"limit:{name}" if cause in (Cause.IDLE, Cause.HALF_OPEN) else name

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabi.errors import DialTimeoutError, Stage
-from tabi.server.record import Facts, Outcome, format_line
-from tabi.server.session import _why as why_of
+from tabi.server.outcome import Outcome, why
+from tabi.server.record import Facts, format_line
 
 FACTS = Facts(
     7,
@@ -113,6 +113,6 @@ def test_whatever_the_wire_brings_a_line_stays_one_line(user: bytes, target: str
 def test_only_our_own_limits_are_named_as_limits() -> None:
     ours = DialTimeoutError("30 s are over")
     ours.limit = "connect"
-    assert why_of(ours) == "limit:connect"
-    assert why_of(DialTimeoutError("the kernel gave up: ETIMEDOUT")) == "failed"
-    assert why_of(DialTimeoutError("no name server answers", stage=Stage.RESOLVE)) == "limit:resolve"
+    assert why(ours) == "limit:connect"
+    assert why(DialTimeoutError("the kernel gave up: ETIMEDOUT")) == "failed"
+    assert why(DialTimeoutError("no name server answers", stage=Stage.RESOLVE)) == "limit:resolve"
