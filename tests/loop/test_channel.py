@@ -74,3 +74,16 @@ def test_the_end_of_the_other_process_is_noticed_by_both_directions() -> None:
             await ours.send("anything")
 
     run(body)
+
+
+def test_who_hangs_up_hears_what_has_come_and_then_nothing() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        await theirs.send("in time")
+        assert (await ours.receive()).value == "in time"
+        waiting = asyncio.ensure_future(ours.receive())
+        await asyncio.sleep(0)
+        ours.hang_up()
+        with pytest.raises(ClosedError):
+            await waiting
+
+    run(body)

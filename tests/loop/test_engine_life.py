@@ -290,22 +290,6 @@ def test_only_the_first_of_two_fins_costs_a_shutdown(build: str, monkeypatch: py
     assert len(fins) == 1
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_bug_in_the_thread_is_not_a_hang(build: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with running(build) as engine, tunnel(engine) as pair:
-        pair.client.sendall(b"ping")
-        assert read_exactly(pair.target, 4) == b"ping"
-
-        def bug(self: Relay) -> bool:
-            raise ZeroDivisionError
-
-        monkeypatch.setattr(Relay, "turn", bug)
-        pair.client.sendall(b"ping")  # wakes the turn that runs
-        assert next_end(engine).cause is Cause.SHUTDOWN
-        with tunnel(engine) as late:
-            assert next_end(engine).flow == late.flow
-
-
 def live_objects() -> int:
     """Count the objects of flows that are alive."""
     return sum(isinstance(thing, (Flow, Side)) for thing in gc.get_objects())

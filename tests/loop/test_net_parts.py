@@ -19,7 +19,7 @@ from tabi.net import linger as linger_module
 from tabi.net.hangup import HangupWatch
 from tabi.net.lines import MOST, LineWriter
 from tabi.net.linger import Lingerer
-from tabi.net.listeners import open_listener, open_listeners
+from tabi.net.listeners import Acceptor, open_listener, open_listeners
 from tabi.net.ports import bind_within, open_datagram_socket, route_source, same_family, told_address
 
 
@@ -374,3 +374,23 @@ def test_a_log_that_cannot_be_written_is_said_once_and_breaks_nothing(caplog: py
 
 def test_an_orderly_close_takes_no_more_than_the_ten_seconds_of_rfc_1928() -> None:
     assert linger_module.PATIENCE < 10
+
+
+def _unexpected(*_: object) -> None:
+    raise AssertionError("nothing is to be accepted")
+
+
+def test_a_listener_that_is_abandoned_leaves_its_queue_to_whoever_has_it_as_well() -> None:
+    async def body() -> None:
+        listener = open_listener(Endpoint.parse("127.0.0.1:0"))
+        other = listener.dup()
+        acceptor = Acceptor(listener, _unexpected, _unexpected, asyncio.get_running_loop())
+        with socket.create_connection(other.getsockname()) as client:
+            acceptor.abandon()
+            other.setblocking(True)
+            accepted, peer = other.accept()
+            assert peer == client.getsockname()
+            accepted.close()
+        other.close()
+
+    run(body)

@@ -83,6 +83,7 @@ async def _serve(settings: Settings, log_format: LogFormat) -> int:
             diagnostics.write(f"tabi: {number.name}: not accepting any more; {patience}")
         stop.set()
 
+    server.on_failure = stop.set
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number)
     try:
@@ -95,7 +96,7 @@ async def _serve(settings: Settings, log_format: LogFormat) -> int:
         logger.removeHandler(handler)
         sessions.flush()
         diagnostics.flush()
-    return 0
+    return 1 if server.has_failed else 0
 
 
 def run_configured(*, config: str, workers: int | None, control: str | None) -> int:

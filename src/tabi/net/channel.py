@@ -83,6 +83,10 @@ class Channel:
                 return Message(pickle.loads(_carried_by(fds.pop(0))), fds)
             return Message(pickle.loads(data[1:]), fds)
 
+    def hang_up(self) -> None:
+        """Hear no more: what has come is still received, and then whoever receives gets `ClosedError`."""
+        self._sock.shutdown(socket.SHUT_RD)
+
     def close(self) -> None:
         """Close this end."""
         self._sock.close()

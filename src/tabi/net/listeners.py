@@ -112,6 +112,10 @@ class Acceptor:
         """Accept what waits in the queue, and close the listener: whoever had been let in by the kernel is served."""
         if self._resume is None:
             self._accept_all()
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Close the listener without accepting what waits in its queue: another process may, or nobody can."""
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self.listener)

@@ -82,12 +82,18 @@ class PureEngine:
         self._rung = False  # the bell was rung for orders that wait
         self._stopping = False
         self._stopped = False
+        self._failure: Exception | None = None
         self._thread: threading.Thread | None = None
         self._old_interval = 0.0
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._report = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         pool = PipePool.for_worker(workers) if pipes is None else PipePool(pipes)
         self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after)
+
+    @property
+    def failure(self) -> Exception | None:
+        """The bug that has ended the thread, if one has (see `Engine.failure`)."""
+        return self._failure
 
     def start(self) -> None:
         """Start the thread, and set the interpreter's switch interval for it until `stop`.
@@ -211,12 +217,12 @@ class PureEngine:
             os.eventfd_write(self._bell, 1)
 
     def _turn_away(self, flow: Flow) -> None:
-        """End a flow that came after `stop`."""
+        """End a flow that came too late."""
         for side in (flow.inbound, flow.outbound):
             side.open()
             side.close(reset=True)
-        now = self._clock()
-        self._publish([End(flow.number, flow.record, Closer.TABI, Cause.SHUTDOWN, 0, 0, 0, flow.started, now)])
+        cause = Cause.SHUTDOWN if self._failure is None else Cause.BUG
+        self._publish([End(flow.number, flow.record, Closer.TABI, cause, 0, 0, 0, flow.started, self._clock())])
 
     def _publish(self, ends: list[End]) -> None:
         with self._lock:
@@ -236,8 +242,9 @@ class PureEngine:
                     self._take_orders()
                 if ends := self._relay.take_ends():
                     self._publish(ends)
-        finally:  # after a bug of ours as well: nobody shall wait for a relay that is not there
             self._shut_down()
+        except Exception as error:  # noqa: BLE001  the thread's supervisor: no tunnel may wait for who is not there
+            self._give_up(error)
 
     def _take_orders(self) -> None:
         _quiet(self._bell)
@@ -267,6 +274,19 @@ class PureEngine:
         self._take_orders()
         self._relay.close(Cause.SHUTDOWN)
         self._publish(self._relay.take_ends())
+
+    def _give_up(self, error: Exception) -> None:
+        """End every flow after a bug, in the plainest way: what the bug was in may be called again by any other."""
+        with self._lock:
+            self._stopped = True
+            self._failure = error
+            late = [order for order in self._orders if isinstance(order, Flow)]
+            self._orders.clear()
+        os.eventfd_write(self._report, 1)  # first, should this fail as well
+        self._relay.abandon(Cause.BUG)
+        self._publish(self._relay.take_ends())
+        for flow in late:
+            self._turn_away(flow)
 
 
 def _quiet(eventfd: int) -> None:

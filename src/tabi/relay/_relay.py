@@ -176,6 +176,18 @@ class Relay:
         self._pipes.close()
         self._epoll.close()
 
+    def abandon(self, cause: Cause) -> None:
+        """Do the same after a bug, whatever state it has left things in: every socket is reset, every flow reported."""
+        for flow in list(self._flows.values()):
+            for side in (flow.inbound, flow.outbound):
+                if side.sock is None:
+                    side.open()
+                self._pump.drop(side)
+                side.close(reset=True)
+            self._note_end(flow, Closer.TABI, cause, 0)
+        self._pipes.close()
+        self._epoll.close()
+
     def _handle(self, side: Side, event: int) -> None:
         flow, peer = side.flow, side.peer
         assert flow is not None
@@ -369,13 +381,17 @@ class Relay:
 
     def _finish(self, flow: Flow, closer: Closer, cause: Cause, error: int) -> None:
         """Close both sides, by RST where they live unless both ended by FIN, and note the end."""
-        del self._flows[flow.number]
         if flow.share is not None:
             self._groups.leave(flow, flow.share)
         for side in (flow.inbound, flow.outbound):
             self._sides.pop(side.fd, None)
             self._pump.drop(side)
             side.close(reset=cause is not Cause.FIN)
+        self._note_end(flow, closer, cause, error)
+
+    def _note_end(self, flow: Flow, closer: Closer, cause: Cause, error: int) -> None:
+        """Forget a flow, not earlier than this: until then `abandon` finds it."""
+        del self._flows[flow.number]
         error = error or flow.inbound.err or flow.outbound.err
         up, down = flow.outbound.taken, flow.inbound.taken
         self._ended.append(End(flow.number, flow.record, closer, cause, error, up, down, flow.started, self._now))

@@ -27,7 +27,8 @@ class Cause(IntEnum):
 
     FIN and RST (and ERROR with an errno such as ETIMEDOUT, a dead peer found by keepalive) are the doing of a
     peer. The others are ours: both sides were reset, so that nobody takes a cut for an end. ERROR by
-    `Closer.TABI` means that the engine could not take the flow up at all; its errno says why.
+    `Closer.TABI` means that the engine could not take the flow up at all; its errno says why. BUG means that the
+    engine itself has failed, see `Engine.failure`.
     """
 
     FIN = 0
@@ -39,6 +40,7 @@ class Cause(IntEnum):
     KILL = 6
     POLICY = 7
     SHUTDOWN = 8
+    BUG = 9
 
 
 class FlowLimits(NamedTuple):
@@ -95,6 +97,14 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """Name the build: "pure" or "compiled"."""
+
+    @property
+    def failure(self) -> Exception | None:
+        """The bug of ours that has ended the thread, told by `fileno` as well; None while there is none.
+
+        Every flow is reset and reported then (Cause.BUG), also one that is adopted later. There is no way back: end the
+        process.
+        """
 
     def start(self) -> None:
         """Start the thread. Call it once."""

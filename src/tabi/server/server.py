@@ -119,6 +119,8 @@ class Server:
         self._at_once = asyncio.Event()
         self._telling: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self.has_failed = False  # the engine has died of a bug: the process is of no use any more
+        self.on_failure: Callable[[], None] | None = None  # called in the loop when that happens; `stop` then, and end
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -170,7 +172,7 @@ class Server:
             acceptor.close()
         await self._drained(self.settings.time.drain if drain is None else drain)
         for session in tuple(self._sessions.values()):
-            session.cancel(Outcome("tabi", "shutdown"), abort=True)
+            session.cancel(Outcome("tabi", "bug" if self.has_failed else "shutdown"), abort=True)
         self.lingerer.close_all()
         self.engine.stop()
         self._on_ends()
@@ -227,6 +229,17 @@ class Server:
 
     def _accept_from(self, listener: socket.socket) -> Acceptor:
         return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop)
+
+    def _engine_failed(self, bug: Exception) -> None:
+        """Tell the bug and accept no more: no tunnel that is promised now would ever carry a byte."""
+        self.has_failed = True
+        self.report_bug("the engine, all tunnels are cut", bug)
+        for acceptor in self._acceptors:
+            acceptor.abandon()
+        self._acceptors.clear()
+        self.stop_at_once()
+        if self.on_failure is not None:
+            self.on_failure()
 
     def stop_at_once(self) -> None:
         """Do not wait for sessions any longer."""
@@ -385,6 +398,8 @@ class Server:
                 lines.append(self._line(facts, relayed(end, before, facts.lifetime)))
         if lines:
             self._write("\n".join(lines))
+        if self.engine.failure is not None and not self.has_failed:
+            self._engine_failed(self.engine.failure)
 
     def _write(self, text: str) -> None:
         if self._write_log is not None:

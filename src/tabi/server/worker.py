@@ -50,8 +50,8 @@ class Worker:
         self._table: SharedTable | None = None
         self._configured: ConfiguredServer | None = None
 
-    async def run(self) -> None:
-        """Serve until told to stop, or until the supervisor is gone."""
+    async def run(self) -> int:
+        """Serve until told to stop, until the supervisor is gone or the engine has failed; return the exit code."""
         drain: float | None = None
         try:
             while drain is None:
@@ -75,6 +75,8 @@ class Worker:
         if self._configured is not None:
             _ = spawn(self._heed_while_stopping(self._configured.server), name="orders while stopping")
             await self._configured.stop(drain)  # which ends the other task
+            return 1 if self._configured.server.has_failed else 0
+        return 0
 
     async def _heed_while_stopping(self, server: Server) -> None:
         while True:
@@ -124,6 +126,7 @@ class Worker:
                 numbers=(order.index + 1, order.workers),
             )
             self._configured.accounts.on_judged = self._share
+            self._configured.server.on_failure = self._channel.hang_up  # as if there was no supervisor
             await self._configured.server.start(list(listeners.values()))
         else:
             self._configured.swap(prepared, listeners)
@@ -186,7 +189,7 @@ def drop_privileges(user: str) -> None:
     os.setuid(entry.pw_uid)
 
 
-async def _run(fd: int) -> None:
+async def _run(fd: int) -> int:
     loop = asyncio.get_running_loop()
     # The supervisor tells us when to end; a Ctrl-C in the terminal reaches it as well.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -197,7 +200,7 @@ async def _run(fd: int) -> None:
     logger.propagate = False
     channel = Channel(socket.socket(fileno=fd))
     try:
-        await Worker(channel, sessions).run()
+        return await Worker(channel, sessions).run()
     finally:
         channel.close()
         sessions.flush()
@@ -207,8 +210,7 @@ async def _run(fd: int) -> None:
 def main(argv: list[str]) -> int:
     """Run a worker; for the supervisor only."""
     raise_descriptor_limit()
-    asyncio.run(_run(int(argv[1])))
-    return 0
+    return asyncio.run(_run(int(argv[1])))
 
 
 if __name__ == "__main__":
