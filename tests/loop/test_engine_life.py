@@ -30,7 +30,6 @@ from loop.engine_helpers import (
 from tabi.relay import ENGINE_NAME, Cause, Closer, Engine, FlowLimits, make_engine
 from tabi.relay._engine_py import PureEngine
 from tabi.relay._flow import Flow, Side
-from tabi.relay._relay import Relay
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
