@@ -7,19 +7,24 @@
     │   ├── AddressError                 text or bytes that are no address, name or port
     │   └── ConfigError                  a setting that cannot be used
     ├── ProtocolError                    the peer broke the protocol
-    │   └── PeerClosedError              it closed its direction inside a message
+    │   ├── PeerClosedError              it closed its direction inside a message
+    │   └── ProxyProtocolError (ConnectionError)   a proxy on our way did
     ├── AuthError                        the peer did not authenticate, or would not let us
-    ├── DeniedError (PermissionError)    policy said no
+    │   └── ProxyAuthError (PermissionError)       a proxy on our way would not let us in
+    ├── DeniedError (PermissionError)    policy said no: ours, or where ``hop`` is set that proxy's
     └── DialError (ConnectionError)      the target could not be reached
-        └── DialTimeoutError (TimeoutError)
+        ├── DialTimeoutError (TimeoutError)            it did not answer in time
+        ├── NameUnknownError                           there is no such name
+        ├── ProxyUnreachableError                      a proxy on our way could not be reached
+        └── RefusedError (ConnectionRefusedError)      it said no
 
 Each error says on which ``side`` and at which ``stage`` it arose, which ``reply`` a SOCKS client is owed for
-it and whether trying again may help (``retryable``). ``str(error)`` is the text for our log; what the peer
-hears is the reply code alone.
+it and whether trying again may help (``retryable``). Where it arose at a proxy on our way, ``hop`` says at which.
+``str(error)`` is the text for our log; what the peer hears is the reply code alone.
 """
 
 from enum import Enum, IntEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 __all__ = [
     "AddressError",
@@ -28,14 +33,21 @@ __all__ = [
     "DeniedError",
     "DialError",
     "DialTimeoutError",
+    "HopName",
+    "NameUnknownError",
     "PeerClosedError",
     "ProtocolError",
+    "ProxyAuthError",
+    "ProxyProtocolError",
+    "ProxyUnreachableError",
+    "RefusedError",
     "Reply",
     "Side",
     "Stage",
     "TabiError",
     "UsageError",
     "WireCode",
+    "dial_failure",
 ]
 
 
@@ -94,6 +106,23 @@ class Stage(Enum):
     RELAY = "relay"
 
 
+class HopName(NamedTuple):
+    """A proxy on our way, as errors name it.
+
+    Args:
+        number: counted from 1, from us towards the target.
+        total: proxies on the way.
+        proxy: its URL without user name and password.
+    """
+
+    number: int
+    total: int
+    proxy: str
+
+    def __str__(self) -> str:
+        return f"proxy {self.proxy}" if self.total == 1 else f"proxy {self.number} of {self.total}, {self.proxy}"
+
+
 class TabiError(Exception):
     """Root of all errors that tabi raises on purpose.
 
@@ -103,12 +132,16 @@ class TabiError(Exception):
         stage: how far the session had come.
         reply: the REP that a SOCKS client is owed.
         retryable: whether the same request may succeed later.
+
+    Attributes:
+        hop: the proxy on our way at which it arose, None where none is to blame.
     """
 
     side: Side = Side.OURS
     stage: Stage = Stage.REQUEST
     reply: Reply = Reply.GENERAL_FAILURE
     retryable: bool = False
+    hop: HopName | None = None
 
     def __init__(
         self,
@@ -155,12 +188,24 @@ class PeerClosedError(ProtocolError):
     """The peer closed its direction in the middle of the handshake."""
 
 
+class ProxyProtocolError(ProtocolError, ConnectionError):
+    """A proxy on our way broke the protocol, or ended the connection without an answer."""
+
+    side = Side.OUTBOUND
+
+
 class AuthError(TabiError):
     """Authentication failed, or no method that both sides offer."""
 
     side = Side.INBOUND
     stage = Stage.AUTH
     reply = Reply.NOT_ALLOWED
+
+
+class ProxyAuthError(AuthError, PermissionError):
+    """A proxy on our way refused user name and password, or wants a method that we do not have."""
+
+    side = Side.OUTBOUND
 
 
 class DeniedError(TabiError, PermissionError):
@@ -183,3 +228,32 @@ class DialTimeoutError(DialError, TimeoutError):
 
     reply = Reply.TTL_EXPIRED
     limit: str = ""
+
+
+class NameUnknownError(DialError):
+    """There is no such name; only who was asked to look it up can know, and few proxies tell."""
+
+    stage = Stage.RESOLVE
+    reply = Reply.HOST_UNREACHABLE
+    retryable = False
+
+
+class ProxyUnreachableError(DialError):
+    """A proxy on our way could not be reached; the target was never asked for."""
+
+
+class RefusedError(DialError, ConnectionRefusedError):
+    """The target refused the connection (REP 5)."""
+
+    reply = Reply.CONNECTION_REFUSED
+
+
+def dial_failure(
+    text: str, *, reply: Reply, stage: Stage = Stage.CONNECT, retryable: bool | None = None
+) -> DialError:
+    """Make the error of the tree that goes with `reply`."""
+    kind = _KIND_OF_REPLY.get(reply, DialError)
+    return kind(text, stage=stage, reply=reply, retryable=retryable)
+
+
+_KIND_OF_REPLY = {Reply.TTL_EXPIRED: DialTimeoutError, Reply.CONNECTION_REFUSED: RefusedError}

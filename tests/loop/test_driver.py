@@ -14,7 +14,7 @@ import pytest
 from helpers.looping import run, until
 from tabi.addr import Address, Endpoint, Name
 from tabi.dial.direct import DirectOptions, direct
-from tabi.dial.wishes import Cancel, Connection, Done, Failed, Open, Plan, Read, Resolve, Send, Sleep
+from tabi.dial.wishes import Cancel, Close, Connection, Done, Failed, Open, Peek, Plan, Read, Resolve, Send, Sleep
 from tabi.errors import DeniedError, DialError, DialTimeoutError, Reply, Stage
 from tabi.net import driver as driver_module
 from tabi.net.driver import drive
@@ -404,6 +404,49 @@ def test_a_reset_while_talking_is_a_failure_of_the_negotiation(wish: str) -> Non
     with pytest.raises(DialError) as caught:
         run(main())
     assert caught.value.stage is Stage.NEGOTIATE
+
+
+def test_what_is_peeked_at_stays_to_be_read() -> None:
+    def converse(port: int) -> Plan:
+        opened = yield (Open(V4, port),)
+        for _ in range(2):
+            fact = yield (Peek(opened.value, 3),)
+            assert fact.value == b"abc"
+        fact = yield (Read(opened.value, 2),)
+        assert fact.value == b"ab"
+        return opened.value
+
+    async def main() -> None:
+        with listening(V4) as (listener, port):
+            running = asyncio.create_task(drive(converse(port), resolver=FakeResolver(), client="me"))
+            peer, _ = await asyncio.to_thread(listener.accept)
+            with peer:
+                peer.sendall(b"abcd")
+                sock = (await running).handle
+                assert isinstance(sock, socket.socket)
+                with sock:
+                    assert sock.recv(9) == b"cd"
+
+    run(main())
+
+
+def test_a_connection_is_closed_at_the_plans_word_and_not_twice() -> None:
+    def converse(port: int, other: int) -> Plan:
+        first = yield (Open(V4, port),)
+        yield (Close(first.value), Sleep(0))
+        yield (Close(first.value), Sleep(0))
+        opened = yield (Open(V4, other),)
+        return opened.value
+
+    async def main() -> None:
+        with listening(V4) as (listener, port), listening(V4) as (_, other):
+            connection = await drive(converse(port, other), resolver=FakeResolver(), client="me")
+            peer, _ = listener.accept()
+            with peer, connection.handle:
+                assert peer.recv(1) == b""
+                assert connection.handle.getpeername()[1] == other
+
+    run(main())
 
 
 def test_the_end_of_the_stream_is_empty_bytes() -> None:

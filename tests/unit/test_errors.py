@@ -43,6 +43,37 @@ def test_each_kind_knows_the_reply_that_a_client_is_owed() -> None:
     assert not DeniedError("").retryable
 
 
+def test_what_a_proxy_did_is_told_apart_and_still_a_builtin_error() -> None:
+    assert issubclass(errors.ProxyAuthError, AuthError | PermissionError)
+    assert issubclass(errors.ProxyAuthError, OSError)
+    assert issubclass(errors.ProxyProtocolError, ProtocolError)
+    assert issubclass(errors.ProxyProtocolError, ConnectionError)
+    assert issubclass(errors.ProxyUnreachableError, DialError)
+    assert issubclass(errors.RefusedError, ConnectionRefusedError)
+    assert not errors.NameUnknownError("").retryable
+    assert errors.NameUnknownError("").stage is Stage.RESOLVE
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (Reply.TTL_EXPIRED, DialTimeoutError),
+        (Reply.CONNECTION_REFUSED, errors.RefusedError),
+        (Reply.HOST_UNREACHABLE, DialError),
+        (Reply(0xF3), DialError),
+    ],
+)
+def test_a_failure_is_of_the_kind_that_its_reply_says(reply: Reply, kind: type[DialError]) -> None:
+    error = errors.dial_failure("x", reply=reply, stage=Stage.REQUEST)
+    assert type(error) is kind
+    assert (error.reply, error.stage, error.retryable) == (reply, Stage.REQUEST, True)
+
+
+def test_hops_are_numbered_where_there_are_several() -> None:
+    assert str(errors.HopName(1, 1, "http://h:1")) == "proxy http://h:1"
+    assert str(errors.HopName(2, 3, "http://h:1")) == "proxy 2 of 3, http://h:1"
+
+
 @pytest.mark.parametrize("code", range(256))
 def test_every_byte_is_a_code_and_keeps_its_value(code: int) -> None:
     for kind in (Reply, Method, Command):

@@ -14,8 +14,18 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from tabi.addr import Address, Endpoint, Name, unmap
-from tabi.dial.wishes import Cancel, Connection, Done, Fact, Failed, Family, Open, Plan, Resolve, Sleep, Wish
-from tabi.errors import ConfigError, DeniedError, DialError, DialTimeoutError, Reply, Side, Stage, TabiError
+from tabi.dial.wishes import Cancel, Close, Connection, Done, Fact, Failed, Family, Open, Plan, Resolve, Sleep, Wish
+from tabi.errors import (
+    ConfigError,
+    DeniedError,
+    DialTimeoutError,
+    NameUnknownError,
+    Reply,
+    Side,
+    Stage,
+    TabiError,
+    dial_failure,
+)
 
 __all__ = ["DirectOptions", "direct"]
 
@@ -210,7 +220,7 @@ class _Direct:
             self._pause = None
 
     def _cancel(self, wish: Wish) -> None:
-        assert not isinstance(wish, Cancel)
+        assert not isinstance(wish, Cancel | Close)
         del self._under_way[wish]
         self._batch.append(Cancel(wish))
 
@@ -251,11 +261,10 @@ class _Direct:
             return self._failures[0][1]
         replies = {error.reply for _, error in self._failures}
         reply = next((reply for reply in _TELLING if reply in replies), Reply.GENERAL_FAILURE)
-        kind = DialTimeoutError if reply is Reply.TTL_EXPIRED else DialError
         text = f"no connection to {self._target}: {self._failure_list()}"
         if self._refused:
             text += f"; policy refuses {_some(self._refused, ', ')}"
-        return kind(text, stage=Stage.CONNECT, reply=reply)
+        return dial_failure(text, reply=reply)
 
     def _denied_error(self) -> DeniedError:
         text = f"policy refuses {_some(self._refused, ', ')}"
@@ -270,7 +279,7 @@ class _Direct:
         text = f"no address for {self._target.host}"
         if self._lookup_errors:
             text += f": {self._lookup_errors[0]}"
-        return DialError(text, stage=Stage.RESOLVE, reply=Reply.HOST_UNREACHABLE, retryable=False)
+        return NameUnknownError(text)
 
     def _failure_list(self) -> str:
         return _some([_reason(address, error) for address, error in self._failures], "; ")

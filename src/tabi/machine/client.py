@@ -22,6 +22,7 @@ from tabi.errors import (
     Stage,
     TabiError,
     UsageError,
+    dial_failure,
 )
 from tabi.machine.base import Failed, Machine
 from tabi.wire import socks4, socks5
@@ -185,7 +186,7 @@ class ClientMachine(Machine[ClientEvent]):
         """Say in words what a failure reply means; `reply` stays on the error."""
         text = f"proxy answered {reply:d} ({reply.name.lower().replace('_', ' ')})"
         if reply is not Reply.NOT_ALLOWED:
-            return DialError(text, stage=Stage.REQUEST, reply=reply, retryable=reply not in _FINAL)
+            return dial_failure(text, stage=Stage.REQUEST, reply=reply, retryable=reply not in _FINAL)
         if self._authenticated:  # 3proxy takes any password at first, and says no here
             text += ": denied, or wrong user name or password"
         return DeniedError(text, stage=Stage.REQUEST)

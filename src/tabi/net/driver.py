@@ -11,22 +11,24 @@ import socket
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 from tabi.addr import Address, Endpoint, Name
 from tabi.dial.wishes import (
     Cancel,
+    Close,
     Connection,
     Done,
     Fact,
     Failed,
     Family,
     Open,
-    Plan,
+    Peek,
     Read,
     Resolve,
     Send,
     Sleep,
+    Steps,
     Wish,
 )
 from tabi.errors import DialError, Reply, Stage, TabiError
@@ -35,6 +37,7 @@ from tabi.net.sockopts import prepare_outbound
 
 __all__ = ["Asks", "ChooseEgress", "drive"]
 
+C = TypeVar("C", bound=Connection)
 ChooseEgress: TypeAlias = Callable[[Address], Address | str | None]
 
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it yet
@@ -53,7 +56,7 @@ def _any_egress(_target: Address) -> None:
     """Leave the choice to the kernel."""
 
 
-async def drive(plan: Plan, *, resolver: Asks, client: Hashable, egress: ChooseEgress = _any_egress) -> Connection:
+async def drive(plan: Steps[C], *, resolver: Asks, client: Hashable, egress: ChooseEgress = _any_egress) -> C:
     """Carry `plan` out and return its connection; ``handle`` is a non-blocking socket, now the caller's.
 
     However it ends, by connection, error or cancellation, nothing else is left: every other socket is closed, no
@@ -70,7 +73,7 @@ async def drive(plan: Plan, *, resolver: Asks, client: Hashable, egress: ChooseE
         TabiError: what the plan raises.
     """
     driver = _Driver(resolver, client, egress)
-    winner: Connection | None = None
+    winner: C | None = None
     try:
         batch = next(plan)
         while True:
@@ -78,7 +81,7 @@ async def drive(plan: Plan, *, resolver: Asks, client: Hashable, egress: ChooseE
                 driver.take(wish)
             batch = plan.send(await driver.next_fact())
     except StopIteration as stop:
-        connection: Connection = stop.value
+        connection: C = stop.value
         winner = connection
         return connection
     finally:
@@ -114,7 +117,11 @@ class _Driver:
             case Send(connection=connection, data=data):
                 self._send(wish, _socket(connection), memoryview(data))
             case Read(connection=connection):
-                self._read(wish, _socket(connection))
+                self._read(wish, _socket(connection), 0)
+            case Peek(connection=connection):
+                self._read(wish, _socket(connection), socket.MSG_PEEK)
+            case Close(connection=connection):
+                self._drop(_socket(connection))
 
     async def next_fact(self) -> Fact:
         while True:
@@ -223,7 +230,7 @@ class _Driver:
         self._tell(Done(wish, Connection(sock, remote, local)))
 
     def _drop(self, sock: socket.socket) -> None:
-        if sock not in self._sockets:  # it failed, and was given up before the failure could be told
+        if sock not in self._sockets:  # it failed, and was given up before the failure could be told; or it is not ours
             return
         self._loop.remove_writer(sock.fileno())
         self._sockets.discard(sock)
@@ -245,12 +252,12 @@ class _Driver:
             self._loop.remove_writer(sock.fileno())
             self._tell(Done(wish))
 
-    def _read(self, wish: Read, sock: socket.socket) -> None:
+    def _read(self, wish: Read | Peek, sock: socket.socket, flags: int) -> None:
         self._under_way[wish] = partial(self._loop.remove_reader, sock.fileno())
         try:
-            data = sock.recv(wish.size)
+            data = sock.recv(wish.size, flags)
         except BlockingIOError:
-            self._loop.add_reader(sock.fileno(), self._read, wish, sock)
+            self._loop.add_reader(sock.fileno(), self._read, wish, sock, flags)
         except OSError as error:
             self._loop.remove_reader(sock.fileno())
             self._tell(Failed(wish, dial_error(error, wish.connection.remote, stage=Stage.NEGOTIATE)))

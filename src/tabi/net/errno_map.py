@@ -5,7 +5,7 @@ import os
 from ipaddress import IPv6Address
 
 from tabi.addr import Endpoint
-from tabi.errors import DialError, DialTimeoutError, Reply, Stage
+from tabi.errors import DialError, Reply, Stage, dial_failure
 
 __all__ = ["dial_error"]
 
@@ -63,6 +63,4 @@ def dial_error(error: OSError, endpoint: Endpoint, *, stage: Stage = Stage.CONNE
     reason = _ADVICE.get(code) or (os.strerror(code).lower() if code else str(error))
     text = f"{endpoint}: {reason}"
     reply = _REPLIES.get(code, Reply.GENERAL_FAILURE)
-    if reply is Reply.TTL_EXPIRED:
-        return DialTimeoutError(text, stage=stage)
-    return DialError(text, stage=stage, reply=reply, retryable=code not in _LASTING)
+    return dial_failure(text, stage=stage, reply=reply, retryable=code not in _LASTING)
