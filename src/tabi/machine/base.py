@@ -5,7 +5,7 @@ A machine owns its buffer. Its protocol is written top to bottom as a generator 
 input therefore gives the same events, and what lies behind the last message of the handshake stays in the
 buffer and comes out as `take_early`.
 
-Read from the peer only after `NeedData`: the buffer then holds less than `MAX_MESSAGE` bytes and the one read
+Read from the peer only after `NeedData`: the buffer then holds less than `Machine.longest` bytes and the one read
 that was just made, whatever the peer sends.
 """
 
@@ -64,7 +64,13 @@ M = TypeVar("M", bound=Message)
 
 
 class Machine(ABC, Generic[E]):
-    """Base of both halves; see the module docstring."""
+    """Base of both halves; see the module docstring.
+
+    Attributes:
+        longest: bytes of the longest message that this machine reads.
+    """
+
+    longest = MAX_MESSAGE
 
     def __init__(self) -> None:
         self._buffer = bytearray()
@@ -144,7 +150,7 @@ class Machine(ABC, Generic[E]):
     def _message(self, kind: type[M]) -> Generator[int | E, None, M]:
         """Wait for one whole message and take it out of the buffer; it stays there when decoding fails."""
         while len(self._buffer) < (size := kind.size(self._buffer)):
-            assert size <= MAX_MESSAGE, "a codec asks for more than any message has"
+            assert size <= self.longest, "a codec asks for more than any message has"
             yield size
         message = kind.decode(self._buffer[:size])
         del self._buffer[:size]
