@@ -9,10 +9,11 @@ from tabi.addr import Endpoint, Host, Name
 from tabi.errors import Reply, Stage
 from tabi.wire import socks4, socks5
 from tabi.wire.address import Buffer, WireHost
+from tabi.wire.http import end_of_head
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.userpass import Credentials, Status
 
-__all__ = ["Line", "Part", "socks4_client", "socks4_server", "socks5_client", "socks5_server", "target"]
+__all__ = ["Line", "Part", "http_proxy", "socks4_client", "socks4_server", "socks5_client", "socks5_server", "target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,11 @@ def socks4_server(bound: Endpoint, *, banner: bytes = b"") -> Part:
     return (Line(Stage.REQUEST, reply, socks4.Request.size), Line(Stage.RELAY, banner))
 
 
+def http_proxy(*, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n", banner: bytes = b"") -> Part:
+    """Answer one CONNECT of an HTTP client."""
+    return (Line(Stage.REQUEST, answer, _size_of_head), Line(Stage.RELAY, banner))
+
+
 def target(banner: bytes = b"") -> Part:
     """Be a target that speaks first."""
     return (Line(Stage.RELAY, banner),)
@@ -90,3 +96,7 @@ def target(banner: bytes = b"") -> Part:
 
 def _wire(host: Host) -> WireHost:
     return host.text.encode() if isinstance(host, Name) else host
+
+
+def _size_of_head(buf: Buffer) -> int:
+    return end_of_head(buf) or len(buf) + 1

@@ -6,9 +6,12 @@ from ipaddress import IPv4Address
 import pytest
 
 from tabi.addr import Endpoint, Name
-from tabi.dial.wishes import Cancel, Connection, Done, Failed, Open, Plan, Read, Resolve, Sleep
-from tabi.errors import DialError, UsageError
+from tabi.dial.wishes import Cancel, Close, Connection, Done, Failed, Open, Peek, Plan, Read, Resolve, Send, Sleep
+from tabi.errors import DialError, Stage, UsageError
 from tabi.testing.clock import FakeClock
+from tabi.testing.dribble import each_byte
+from tabi.testing.parts import Line, target
+from tabi.testing.stream import FakeStream
 
 HERE = IPv4Address("192.0.2.1")
 NAME = Name("target.example")
@@ -73,7 +76,7 @@ def test_the_clock_goes_on_over_two_runs() -> None:
     [
         (Open(HERE, 80), "no script tells"),
         (Resolve(NAME, 6), "no script tells"),
-        (Read(Connection(None, Endpoint(HERE, 1), Endpoint(HERE, 2)), 1), "no streams"),
+        (Read(Connection(None, Endpoint(HERE, 1), Endpoint(HERE, 2)), 1), "no script tells a part"),
     ],
 )
 def test_a_wish_without_a_script_is_a_mistake_of_the_test(wish: object, complaint: str) -> None:
@@ -84,3 +87,74 @@ def test_a_wish_without_a_script_is_a_mistake_of_the_test(wish: object, complain
 def test_waiting_for_nothing_is_an_error_and_no_hang() -> None:
     with pytest.raises(UsageError, match="will ever come"):
         FakeClock().run(opened(Open(HERE, 80)), open={HERE: (math.inf, None)})
+
+
+def talked(*talk: Send | Read | Peek, connection: list[Connection]) -> Plan:
+    """Open, then make these wishes one by one; `talk` is given as functions of the connection."""
+    fact = yield (Open(HERE, 80),)
+    connection.append(fact.value)
+    for make in talk:
+        yield (make(fact.value),)
+    return fact.value
+
+
+def run_talk(stream: FakeStream, *talk: object) -> tuple[FakeClock, list[object]]:
+    """Talk to `stream`; gives what the reads came to."""
+    clock = FakeClock()
+    clock.run(talked(*talk, connection=[]), talk={HERE: lambda: stream})
+    facts = [it for _, it in clock.transcript if isinstance(it, Done | Failed) and isinstance(it.wish, Read | Peek)]
+    return clock, [it.value if isinstance(it, Done) else it.error for it in facts]
+
+
+def read(size: int = 99):
+    return lambda connection: Read(connection, size)
+
+
+def test_a_stream_gives_no_more_than_was_asked_for_and_one_segment_at_a_time() -> None:
+    clock, got = run_talk(FakeStream(target(b"abcd")), read(1), lambda it: Peek(it, 2), read(2), read())
+    assert got == [b"a", b"bc", b"bc", b"d"]
+    clock, got = run_talk(FakeStream(target(b"abc"), cut=each_byte, pace=0.5), read(), read())
+    assert got == [b"a", b"b"]
+    assert clock.now == 1.0
+    assert clock.streams[0].unread == b"c"
+
+
+def test_a_stream_answers_what_it_has_heard_whole() -> None:
+    stream = FakeStream((Line(Stage.REQUEST, b"hi", lambda _: 3), Line(Stage.RELAY, b"!", lambda _: 1)), pace=1.0)
+    _, got = run_talk(stream, lambda it: Send(it, b"he"), lambda it: Send(it, b"ya"), read(), read())
+    assert got == [b"hi", b"!"]
+    assert stream.heard == b"heya"
+
+
+def test_a_read_before_the_answer_is_due_waits_for_what_is_sent_beside_it() -> None:
+    def both() -> Plan:
+        fact = yield (Open(HERE, 80),)
+        connection = fact.value
+        first = yield (Read(connection, 9), Send(connection, b"x"))
+        second = yield ()
+        assert {first.value, second.value} == {None, b"hi"}
+        return connection
+
+    FakeClock().run(both(), talk={HERE: lambda: FakeStream((Line(Stage.REQUEST, b"hi", lambda _: 1),), pace=1.0)})
+
+
+@pytest.mark.parametrize("end", [b"", DialError("reset")])
+def test_a_stream_ends_as_it_was_told_to(end: bytes | DialError) -> None:
+    _, got = run_talk(FakeStream(target(b"a"), ends=end), read(), read(), read())
+    assert got == [b"a", end, end]
+
+
+def test_a_stream_that_is_silent_keeps_whoever_reads() -> None:
+    with pytest.raises(UsageError, match="ever come"):
+        run_talk(FakeStream(target(b"a")), read(), read())
+
+
+def test_a_closed_connection_is_noted() -> None:
+    def closing() -> Plan:
+        fact = yield (Open(HERE, 80),)
+        yield (Close(fact.value), Sleep(0))
+        return fact.value
+
+    clock = FakeClock()
+    clock.run(closing(), talk={HERE: lambda: FakeStream(())})
+    assert clock.streams[0].closed
