@@ -1,0 +1,77 @@
+"""A time limit for a whole plan, whatever it consists of.
+
+When the time is over the plan itself is told, by an error that is raised where it waits. So it is the plan that says
+how far it had come, and that closes what it has open.
+"""
+
+from typing import Generic, TypeVar
+
+from tabi.dial.wishes import Cancel, Cancellable, Close, Sleep, Steps, Wish
+from tabi.errors import DialTimeoutError, TabiError
+
+__all__ = ["LIMIT", "within"]
+
+T = TypeVar("T")
+
+LIMIT = "connect"
+"""The limit that errors of a plan whose time is over name."""
+
+
+def within(plan: Steps[T], seconds: float) -> Steps[T]:
+    """Carry `plan` out, and end it after `seconds`.
+
+    Raises:
+        DialTimeoutError: the time was over; `limit` is `LIMIT`, the rest is as the plan says it.
+        TabiError: what the plan raises.
+    """
+    return (yield from _Limited(plan, seconds).run())
+
+
+class _Limited(Generic[T]):
+    """What the plan has under way, so that all of it can be cancelled."""
+
+    def __init__(self, plan: Steps[T], seconds: float) -> None:
+        self._plan = plan
+        self._deadline = Sleep(seconds)
+        self._under_way: dict[Cancellable, None] = {}
+
+    def run(self) -> Steps[T]:
+        try:
+            result = yield from self._steps()
+        except TabiError:
+            yield self._rest()
+            raise
+        yield self._rest()
+        return result
+
+    def _steps(self) -> Steps[T]:
+        try:
+            batch = (*next(self._plan), self._deadline)
+            while True:
+                self._note(batch)
+                fact = yield batch
+                self._forget(fact.wish)
+                batch = self._plan.throw(self._over()) if fact.wish is self._deadline else self._plan.send(fact)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
+
+    def _note(self, batch: tuple[Wish, ...]) -> None:
+        for wish in batch:
+            if isinstance(wish, Cancel):
+                self._forget(wish.wish)
+            elif not isinstance(wish, Close):
+                self._under_way[wish] = None
+
+    def _forget(self, wish: Wish) -> None:
+        if not isinstance(wish, Cancel | Close):
+            self._under_way.pop(wish, None)
+
+    def _rest(self) -> tuple[Wish, ...]:
+        # A plan is resumed by a fact only, and Cancel has none; that of Sleep(0) comes at once.
+        return (*[Cancel(wish) for wish in self._under_way], Sleep(0))
+
+    def _over(self) -> DialTimeoutError:
+        error = DialTimeoutError(f"not done within {self._deadline.seconds:g} s")
+        error.limit = LIMIT
+        return error
