@@ -81,6 +81,12 @@ class ServerOptions:
         """Whether SOCKS4 is taken."""
         return Method.NONE in self.methods if self.socks4 is None else self.socks4
 
+    def admits(self, version: Version, method: Method) -> bool:
+        """Say whether one who came in like this would be let in now; who has proven more than is asked, is."""
+        if method is not Method.NONE:
+            return True
+        return Method.NONE in self.methods if version is Version.SOCKS5 else self.takes_socks4
+
 
 @dataclass(frozen=True, slots=True)
 class CredentialsReceived:
@@ -121,6 +127,7 @@ class ServerMachine(Machine[ServerEvent]):
         self._options = options or ServerOptions()
         self._stage = Stage.GREETING
         self._version: Version | None = None
+        self._method: Method | None = None
         self._due = _Due.NONE
         self._admitted = False
         self._why_refused = ""
@@ -141,6 +148,15 @@ class ServerMachine(Machine[ServerEvent]):
     def replied(self) -> bool:
         """Whether the last reply to the request has been put out, by a decision or by the machine itself."""
         return self._due is _Due.ALL_SAID
+
+    def live_by(self, options: ServerOptions) -> bool:
+        """Go on by other options; what is settled already, such as the method, stays.
+
+        Returns:
+            whether the client would still be let in as it was.
+        """
+        self._options = options
+        return self._version is None or self._method is None or options.admits(self._version, self._method)
 
     def next_event(self) -> ServerEvent | Failed | NeedData:
         """Go on as far as the bytes and the decisions allow; see `Machine.next_event`.
@@ -243,6 +259,7 @@ class ServerMachine(Machine[ServerEvent]):
         if method is Method.NO_ACCEPTABLE:
             offered, taken = _list(greeting.methods), _list(self._options.methods)
             raise AuthError(f"no acceptable method: client offers {offered}; this listener takes {taken}")
+        self._method = method
         if method is Method.USERPASS:
             yield from self._authenticate()
         self._stage = Stage.REQUEST
@@ -287,6 +304,7 @@ class ServerMachine(Machine[ServerEvent]):
             self._asked = f"{request.command} {_show(host)}:{request.port}"
             if not self._options.takes_socks4:
                 raise AuthError("SOCKS4 carries no password, and this listener wants one")
+            self._method = Method.NONE
             return self._judge(
                 self._version, Method.NONE, request.command, host, request.port, request.userid
             )

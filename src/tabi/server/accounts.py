@@ -94,6 +94,11 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({len(self)} users, generation {self.generation})"
 
+    def changed_since(self, before: "Table") -> frozenset[bytes]:
+        """Name the users who have another password than before, or the same one stored anew, which cannot be told."""
+        pairs = ((account, before.find(name)) for name, account in self._accounts.items())
+        return frozenset(new.name for new, old in pairs if old is not None and _stored(old) != _stored(new))
+
     def find(self, name: bytes) -> Account | None:
         """Give the account of that very name."""
         return self._accounts.get(name)
@@ -217,16 +222,20 @@ class Accounts:
         """Of the table that logins are judged by."""
         return self._table.generation
 
-    def swap(self, table: Table, trusted: NetworkSet | None = None) -> None:
+    def swap(self, table: Table, trusted: NetworkSet | None = None) -> frozenset[bytes]:
         """Judge by another table from now on, logins that are under way included; counts and delays stay.
 
         Args:
             table: the accounts.
             trusted: as at the beginning; None: as before.
+
+        Returns:
+            the users whose password has changed.
         """
-        self._table = table
+        before, self._table = self._table, table
         if trusted is not None:
             self._trusted = trusted
+        return table.changed_since(before)
 
     def groups(self, user: bytes) -> frozenset[str] | None:
         """Give the groups of a user as they are now; None: there is no such user."""

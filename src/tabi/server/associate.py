@@ -45,7 +45,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     leg = await _open_leg(session, declared)
     relay = Relay(session, event, leg, declared, full_cone=verdict.grants.full_cone)
     session.tally = relay.tally
-    judgement.on_new_rules = relay.association.forget_verdicts
+    judgement.on_new_rules = relay.live_by_new_rules
     try:
         session.machine.take_early()  # the control connection carries nothing after the request
         session.notes.mark("resolved")
@@ -83,7 +83,6 @@ class Relay:
         self._event = event
         self._leg = leg
         self._loop = session.server.loop
-        self._settings = session.server.settings
         self._targets: dict[int, socket.socket] = {}  # by IP version
         self._look_ups: dict[Name, asyncio.Task[None]] = {}
         self._over: asyncio.Future[Outcome] = self._loop.create_future()
@@ -103,11 +102,18 @@ class Relay:
             self._leg.fix(self.association.client_port)
         self._leg.start(self._from_client)
         self._loop.add_reader(self._session.sock, self._on_control)
-        self._check_idle()
-        if self._terms.lifetime:
-            end = Outcome("tabi", f"limit:{self._terms.limit}")
-            self._life = self._loop.call_later(self._terms.flow.lifetime, self._end, end)
+        self._set_timers()
         return await self._over
+
+    def live_by_new_rules(self) -> None:
+        """Have every target judged anew, and keep to the limits that hold now."""
+        self.association.forget_verdicts()
+        judgement = self._session.judgement
+        if judgement.verdict is not None:
+            judgement.claims.carry(judgement.verdict.rule)
+        self._terms = judgement.terms()
+        if not self._over.done():
+            self._set_timers()
 
     def tally(self) -> Tally:
         """Say what was moved and what was dropped, for the log."""
@@ -140,8 +146,17 @@ class Relay:
         if not data:
             self._end(Outcome("client", "fin"))
 
+    def _set_timers(self) -> None:
+        for timer in (self._timer, self._life):
+            if timer is not None:
+                timer.cancel()
+        self._check_idle()
+        if self._terms.lifetime:
+            end = Outcome("tabi", f"limit:{self._terms.limit}")
+            self._life = self._loop.call_later(self._terms.flow.lifetime, self._end, end)
+
     def _check_idle(self) -> None:
-        left = self._last + self._settings.time.udp_idle - time.monotonic()
+        left = self._last + self._session.server.settings.time.udp_idle - time.monotonic()
         if left <= 0:
             self._end(Outcome("tabi", "limit:udp_idle"))
         else:
@@ -203,7 +218,8 @@ class Relay:
         if sock is None:
             is_v6 = address.version == 6
             sock = socket.socket(socket.AF_INET6 if is_v6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            egress = self._settings.udp.egress6 if is_v6 else self._settings.udp.egress4
+            udp = self._session.server.settings.udp
+            egress = udp.egress6 if is_v6 else udp.egress4
             try:
                 sock.bind((str(egress) if egress else "::" if is_v6 else "0.0.0.0", 0))
             except OSError:

@@ -11,7 +11,7 @@ from tabi.machine.server import ServerOptions
 from tabi.server.accounts import Accounts, Table
 from tabi.server.counts import Counts
 from tabi.server.hashing import HashQueue
-from tabi.server.manage import judge_again
+from tabi.server.review import Review
 from tabi.server.server import Server
 
 __all__ = ["ConfiguredServer", "Prepared"]
@@ -82,7 +82,7 @@ class ConfiguredServer:
             how many sessions were ended.
         """
         configuration = self.configuration = prepared.configuration
-        self.accounts.swap(prepared.accounts, configuration.settings.trusted)
+        changed = self.accounts.swap(prepared.accounts, configuration.settings.trusted)
         self.server.reconfigure(
             configuration.settings,
             policy=configuration.rules,
@@ -91,7 +91,7 @@ class ConfiguredServer:
             rule_limits={rule.name: rule.grants.limits for rule in configuration.rules.rules},
         )
         self.server.listen_on(listeners)
-        return judge_again(self.server, configuration.rules, self._groups)
+        return Review(self.server, self._groups, changed).run()
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop the server, then what verifies passwords."""

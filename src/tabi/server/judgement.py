@@ -123,10 +123,7 @@ class Judgement:
         if self.verdict is None:
             raise RuntimeError("there are no terms before the request is judged")
         terms = self._limits.terms(self._context.user, self.verdict)
-        if terms.lifetime:
-            left = max(terms.lifetime - self._notes.milliseconds() / 1000, 0.001)  # 0 would be for ever
-            terms = terms._replace(flow=terms.flow._replace(lifetime=left))
-        return terms
+        return terms._replace(flow=terms.flow_from(self._notes.milliseconds() / 1000))
 
     def confirm(self, event: RequestReceived, address: Address) -> None:
         """Judge an address again, to which the way is open now, where the rules have changed meanwhile.
@@ -140,6 +137,8 @@ class Judgement:
         self._notes.note_verdict(verdict)
         if not verdict.allow:
             raise DeniedError(f'refused by rule "{verdict.rule}" since the reload', reply=verdict.reply)
+        self.claims.carry(verdict.rule)
+        self._granted[address] = verdict
 
     def live_by(self, groups: frozenset[str]) -> None:
         """Judge by the groups that the user is in now."""
@@ -148,5 +147,14 @@ class Judgement:
     def forget_verdicts(self) -> None:
         """Have what was judged by old rules judged anew."""
         self._is_outdated = True
+
+    def go_on_by(self, verdict: Verdict) -> None:
+        """Keep to what new rules say, which allow the request as far as it is known."""
+        if self.verdict is None:  # it has not been judged before either
+            return
+        if not verdict.tentative:
+            self.claims.carry(verdict.rule)
+        self.verdict = verdict
+        self._notes.note_verdict(verdict)
         if self.on_new_rules is not None:
             self.on_new_rules()

@@ -52,6 +52,12 @@ class Terms(NamedTuple):
     lifetime: float
     limit: str
 
+    def flow_from(self, age: float) -> FlowLimits:
+        """Give the limits of a flow that begins when the session is so many seconds old."""
+        if not self.lifetime:
+            return self.flow
+        return self.flow._replace(lifetime=max(self.lifetime - age, 0.001))  # 0 would be for ever
+
 
 class SessionLimits:
     """Keep the limits of users and rules.
@@ -85,7 +91,10 @@ class SessionLimits:
         self._engine = engine
 
     def replace(self, users: Mapping[bytes, Limits], rules: Mapping[str, Limits], times: TimeLimits) -> None:
-        """Go on with other limits. Tunnels that are held back already go on at the new rate at once."""
+        """Go on with other limits. Tunnels that are held back already go on at the new rate at once.
+
+        What else has changed for a tunnel, `tabi.server.review` tells the engine.
+        """
         self._users = users
         self._times = times
         self._flows.clear()
@@ -112,6 +121,11 @@ class SessionLimits:
     def release(self, kind: Kind, name: bytes) -> None:
         """Count a session out."""
         self._counts.release(_key(kind, name))
+
+    def move(self, old: str, new: str) -> None:
+        """Count a session with another rule from now on, which is what allows it since a reload, room or not."""
+        self.acquire("rule", new.encode(), _NO_LIMITS)
+        self.release("rule", old.encode())
 
     def of_user(self, user: bytes | None) -> Limits:
         """Give the limits of a user."""
@@ -194,11 +208,16 @@ class Claims:
             self._limits.acquire("rule", verdict.rule.encode(), verdict.grants.limits)
             self._rules.append(verdict.rule)
 
+    def carry(self, rule: str) -> None:
+        """Count the session in with a rule that allows it since a reload, room or not: it is there already."""
+        if rule not in self._rules and not self._is_over:
+            self._limits.acquire("rule", rule.encode(), _NO_LIMITS)
+            self._rules.append(rule)
+
     def hand_over(self, rule: str) -> None:
         """Let go of all but the user and the rule that allowed what came of it; `SessionLimits.release` frees those."""
+        self.carry(rule)  # an address that was judged in another shape; it is released as that rule's
         self._is_over = True
-        if rule not in self._rules:  # an address that was judged in another shape; it is released as that rule's
-            self._limits.acquire("rule", rule.encode(), _NO_LIMITS)
         for other in self._rules:
             if other != rule:
                 self._limits.release("rule", other.encode())

@@ -50,16 +50,18 @@ class CutShortError(TabiError):
         self.has_reply = reply is not None
 
 
-def relayed(end: End, before: float, lifetime: str) -> Outcome:
+def relayed(end: End, before: float, lifetime: str, note: str) -> Outcome:
     """Say how a session ended that the engine relayed.
 
     Args:
         end: of the flow.
-        before: milliseconds from accept until the engine had it.
+        before: seconds from accept until the engine had it.
         lifetime: the limit that ends it when its lifetime is over.
+        note: why we ended it, where we did.
     """
-    total = before + (end.ended - end.started) * 1000
-    return Outcome(_CLOSERS[end.closer], _why_of_flow(Cause(end.cause), end.errno, lifetime), end.up, end.down, total)
+    total = (before + end.ended - end.started) * 1000
+    why = _why_of_flow(Cause(end.cause), end.errno, lifetime)
+    return Outcome(_CLOSERS[end.closer], why, end.up, end.down, total, note)
 
 
 def _why_of_flow(cause: Cause, code: int, lifetime: str) -> str:

@@ -62,6 +62,11 @@ class Facts(NamedTuple):
     lifetime: str = ""
     quiet: bool = False
 
+    @property
+    def before_relay(self) -> float:
+        """Seconds from accept until the relay began, as far as the stages tell."""
+        return sum(max(stage, 0.0) for stage in (self.handshake, self.resolve, self.connect)) / 1000
+
     def pack(self) -> bytes:
         """Pack into one value; `unpack` in the same process reads it."""
         return marshal.dumps(tuple(self))

@@ -40,6 +40,7 @@ from tabi.server.limits import SessionLimits
 from tabi.server.outcome import Outcome, relayed
 from tabi.server.record import Facts, LogFormat, format_line
 from tabi.server.session import Commands, Session, address_of
+from tabi.server.tunnels import Tunnels
 from tabi.wire.socks5 import Command, Method
 
 __all__ = ["Access", "Server"]
@@ -153,6 +154,7 @@ class Server:
         listeners = open_listeners(self.settings.listen) if listeners is None else listeners
         self.engine: Engine = make_engine(workers=self._workers)
         self.engine.start()
+        self.tunnels = Tunnels(self.engine)
         self.limits.start(self.engine)
         self.loop.add_reader(self.engine.fileno(), self._on_ends)
         self.hangups = HangupWatch(self.loop)
@@ -201,7 +203,10 @@ class Server:
         user_limits: Mapping[bytes, Limits],
         rule_limits: Mapping[str, Limits],
     ) -> None:
-        """Live by other settings, rules and limits from now on; what is under way keeps its time limits."""
+        """Live by other settings, rules and limits from now on.
+
+        `tabi.server.review` tells those that are there; handshakes under way keep their time limit.
+        """
         self.settings = settings
         self.policy = policy
         self.options_for = access
@@ -388,14 +393,13 @@ class Server:
     def _on_ends(self) -> None:
         lines = []
         for end in self.engine.ends():
-            facts = Facts.unpack(end.record)
+            facts, note = self.tunnels.take(end)
             self.admission.release(client_key(socket_address(facts.client.rpartition(":")[0].strip("[]"))))
             self.limits.release("rule", facts.rule.encode())
             if facts.user is not None:
                 self.limits.release("user", facts.user)
-            before = sum(max(stage, 0.0) for stage in (facts.handshake, facts.resolve, facts.connect))
             if not facts.quiet:
-                lines.append(self._line(facts, relayed(end, before, facts.lifetime)))
+                lines.append(self._line(facts, relayed(end, facts.before_relay, facts.lifetime, note)))
         if lines:
             self._write("\n".join(lines))
         if self.engine.failure is not None and not self.has_failed:

@@ -229,6 +229,11 @@ class Session:
         """Take back `watch`: the socket is read again."""
         self.server.hangups.forget(self.sock.fileno())
 
+    @property
+    def has_login(self) -> bool:
+        """Whether a user has logged in."""
+        return self._has_login
+
     def live_by(self, groups: Callable[[bytes | None], frozenset[str] | None]) -> bool:
         """Be who the user is now, where one has logged in; False: there is no such user any more."""
         if not self._has_login:

@@ -1,0 +1,45 @@
+"""The tunnels that the engine relays, and what is known of them.
+
+The engine keeps a tunnel's packed facts and gives them back at its end; nothing of a tunnel is kept here but for what a
+reload has changed about it.
+"""
+
+from collections.abc import Mapping
+
+from tabi.relay.interface import Cause, End, Engine, Live
+from tabi.server.record import Facts
+
+__all__ = ["Tunnels"]
+
+
+class Tunnels:
+    """The tunnels of one engine.
+
+    Args:
+        engine: that has them; each record is a packed `Facts`.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # Of flows in a snapshot, whose ends are still to come: each entry is taken with its end.
+        self._amended: dict[int, bytes] = {}
+        self._notes: dict[int, str] = {}
+
+    def live(self) -> list[tuple[Live, Facts]]:
+        """List those that are not over."""
+        return [
+            (live, Facts.unpack(self._amended.get(live.flow, live.record))) for live in self._engine.snapshot()
+        ]
+
+    def amend(self, flow: int, facts: Facts) -> None:
+        """Know other facts of one that is not over."""
+        self._amended[flow] = facts.pack()
+
+    def end(self, flows: Mapping[int, str], cause: Cause) -> None:
+        """End some that are not over; the line of each says why."""
+        self._notes |= flows
+        self._engine.kill(flows, cause)
+
+    def take(self, end: End) -> tuple[Facts, str]:
+        """Give what is known of one that is over, and the note for its line."""
+        return Facts.unpack(self._amended.pop(end.flow, end.record)), self._notes.pop(end.flow, "")
