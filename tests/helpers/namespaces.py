@@ -18,6 +18,17 @@ What the proxy host's own table says (10.93.KIND.0/24, fd93:0:KIND::/48) and wha
 (10.92.KIND.0/24, fd92:0:KIND::/48), KIND being: 1 unreachable, 2 prohibit, 3 blackhole, 4 no route at all. 10.92.5.0/24
 and fd92:0:5::/64 are a link of the router on which there is nobody.
 
+For what must never be reached there is `internet`: behind the proxy is a host that has every address there is::
+
+    client host                     proxy host                      the rest of the world
+    +------------------+            +-------------------+           +-----------------------+
+    | 198.51.100.2     |            | 198.51.100.1      |           | 203.0.113.2, 2001:db8:|
+    | 198.51.100.20-99 |-- "lan" ---| 2001:db8:1::1     |           | 2::2 and all others   |
+    | 2001:db8:1::/64  |            |                   |-- "wan" --| that are not the      |
+    | 2001:db8:9::2/64 |            | 203.0.113.1       |           | proxy host's own      |
+    +------------------+            | 2001:db8:2::1     |           +-----------------------+
+                                    +-------------------+
+
 A namespace has its own /etc/hosts and /etc/resolv.conf, from /etc/netns/NAME, for programs that are started by
 `Namespace.command`. Names of namespaces hold this process' id, so that runs beside each other do not meet. Root and
 iproute2 are needed.
@@ -38,7 +49,7 @@ from typing import Any, Self, TypeVar
 from helpers.programs import find
 from helpers.waiting import PATIENCE
 
-__all__ = ["Namespace", "Network", "network", "why_not"]
+__all__ = ["Namespace", "Network", "internet", "network", "why_not"]
 
 T = TypeVar("T")
 
@@ -191,6 +202,24 @@ def network() -> Iterator[Network]:
         _drop(proxy, target, "10.91.2.5", "fd91:2::5")
         _tune(proxy, target)
         yield Network(client, proxy, target)
+
+
+@contextmanager
+def internet() -> Iterator[Network]:
+    """Make the hosts of the second drawing. Documentation addresses stand for public ones (RFC 5737, RFC 3849)."""
+    with Namespace("client") as client, Namespace("proxy") as proxy, Namespace("world") as world:
+        client.join(proxy, "lan")
+        proxy.join(world, "wan")
+        client.address("lan", "198.51.100.2/24", *(f"198.51.100.{last}/24" for last in range(20, 100)))
+        client.address("lan", *(f"2001:db8:1::{last}/64" for last in range(2, 42)), "2001:db8:9::2/64")
+        proxy.address("lan", "198.51.100.1/24", "2001:db8:1::1/64", "2001:db8:9::1/64")
+        proxy.address("wan", "203.0.113.1/24", "2001:db8:2::1/64")
+        world.address("wan", "203.0.113.2/24", "2001:db8:2::2/64")
+        for family, gateway in (("-4", "203.0.113.2"), ("-6", "2001:db8:2::2")):
+            proxy.ip(family, "route", "add", "default", "via", gateway)
+            # not in the table of that name, where it would come before the way back to the proxy host
+            world.ip(family, "route", "add", "local", "default", "dev", "lo", "table", "main")
+        yield Network(client, proxy, world)
 
 
 def _drop(proxy: Namespace, router: Namespace, *addresses: str) -> None:

@@ -97,7 +97,7 @@ class Running:
         def find() -> dict[str, Any] | None:
             return next((one for one in self.lines if expected.items() <= one.items()), None)
 
-        found = until(find, f"a line with {expected} among {self.lines}")
+        found = until(find, lambda: f"a line with {expected} among {self.lines}")
         assert found is not None
         return found
 
@@ -199,7 +199,7 @@ class Command:
         """Wait for a line that matches: of a session (standard output) or a diagnostic (standard error)."""
         return until(
             lambda: next((line for line in self.sessions + self.errors if re.search(pattern, line)), ""),
-            f"{pattern!r} in {self.sessions + self.errors}",
+            lambda: f"{pattern!r} in {self.sessions + self.errors}",
         )
 
     @property
@@ -211,7 +211,7 @@ class Command:
         """Wait for a JSON log line with these fields."""
         return until(
             lambda: next((one for one in self.records if expected.items() <= one.items()), {}),
-            f"a line with {expected} among {self.sessions}",
+            lambda: f"a line with {expected} among {self.sessions}",
         )
 
     def stop(self, number: int = signal.SIGTERM) -> int:

@@ -32,6 +32,11 @@ class Syns:
                 self._seen.append(asked)
         return list(dict.fromkeys(address for address, to in self._seen if to == port))
 
+    def forget(self) -> None:
+        """Begin anew."""
+        self.seen(0)
+        self._seen.clear()
+
     def wait(self, address: str, port: int) -> None:
         """Wait until an address is asked."""
         until(lambda: address in self.seen(port), f"a SYN to {address} port {port}")

@@ -112,9 +112,9 @@ def slow_reader(actor: socket.socket, other: socket.socket) -> Seen:
     """Fill everything and reset; the other reads only then. Every byte that was acknowledged arrives."""
     sent = fill(actor)
     taken = sent - unsent(actor)
-    reset(actor)
+    reset(actor)  # a probe of the window may have brought some more meanwhile
     data, error = read_all(other)
-    return len(data) == taken, error
+    return taken <= len(data) <= sent, error
 
 
 def reset_against_the_stream(actor: socket.socket, other: socket.socket) -> Seen:
@@ -230,7 +230,7 @@ def test_a_reset_waits_as_long_as_its_bytes_make_progress(timed: Engine, clock: 
             assert ends_by_now(timed) == []
         got += len(read_exactly(pair.client, taken - got))
         until(lambda: clock.advance(timed, 0.1) or ends_by_now(timed), "the end")
-        assert is_reset(pair.client)
+        assert read_all(pair.client)[1] == errno.ECONNRESET
 
 
 @pytest.mark.parametrize(

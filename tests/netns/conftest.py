@@ -12,7 +12,7 @@ import pytest
 
 from helpers import open_server
 from helpers.dns import Dns, serving_dns
-from helpers.namespaces import Network, network, why_not
+from helpers.namespaces import Network, internet, network, why_not
 from helpers.serving import SERVE, Command, command
 from helpers.syns import Syns, watching
 
@@ -26,6 +26,7 @@ _HOSTS = """\
 fd91:2::3 six.test
 """  # no address of one is another's: c-ares gives a name also those of names that it shares an address with
 _NAME_SERVER = "10.91.2.2"  # an address of the target host
+WORLD = "203.0.113.2"
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +53,26 @@ def syns(hosts: Network) -> Iterator[Syns]:
     """Watch what reaches the target host."""
     with hosts.target.entering(watching()) as seen:
         yield seen
+
+
+@pytest.fixture(scope="session")
+def world() -> Iterator[Network]:
+    """Make client host, proxy host and a host that has every other address (see helpers.namespaces)."""
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    with internet() as made:
+        made.proxy.etc("resolv.conf", f"nameserver {WORLD}\noptions timeout:2\n")
+        made.proxy.etc("hosts", "127.0.0.1 localhost here.test\n::1 localhost\n")
+        yield made
+
+
+@pytest.fixture(scope="session")
+def world_dns(world: Network) -> Iterator[Dns]:
+    """Run the name server that the proxy host before the world asks; answers hold for no time at all."""
+    with world.target.entering(serving_dns(WORLD)) as server:
+        server.ttl = 0
+        yield server
 
 
 class Proxies:

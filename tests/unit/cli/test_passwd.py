@@ -116,7 +116,7 @@ class Terminal:
         return self._shown.decode()
 
     def answer(self, prompt: str, times: int, text: str) -> None:
-        until(lambda: self.shown.count(prompt) == times, f"{prompt} in {self.shown}")
+        until(lambda: self.shown.count(prompt) == times, lambda: f"{prompt} in {self.shown}")
         os.write(self._ours, text.encode())
 
     def finish(self) -> tuple[int, bytes]:
