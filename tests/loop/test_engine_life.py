@@ -378,3 +378,14 @@ def test_the_pure_engine_is_an_engine() -> None:
     assert engine.name == "pure"
     engine.stop()
     engine.close()
+
+
+def test_flows_adopted_without_ringing_are_relayed_from_the_ring_on(engine: Engine) -> None:
+    (client, inbound), (outbound, target) = connected(), connected()
+    with client, target:
+        engine.adopt(inbound.detach(), outbound.detach(), b"early", b"", FOREVER, b"", ring=False)
+        assert len(engine) == 1
+        engine.ring()
+        assert read_exactly(target, 5) == b"early"
+        engine.kill([1], Cause.KILL)
+        assert next_end(engine).cause is Cause.KILL

@@ -109,7 +109,15 @@ class PureEngine:
         self._thread.start()
 
     def adopt(
-        self, inbound: int, outbound: int, early: bytes, pending: bytes, limits: FlowLimits, record: bytes
+        self,
+        inbound: int,
+        outbound: int,
+        early: bytes,
+        pending: bytes,
+        limits: FlowLimits,
+        record: bytes,
+        *,
+        ring: bool = True,
     ) -> int:
         """Take over two established stream sockets and return the number of the flow (see `Engine.adopt`)."""
         client, target = Side(inbound, pending), Side(outbound, early)
@@ -117,10 +125,16 @@ class PureEngine:
             self._adopted += 1
             flow = Flow(self._adopted, client, target, limits, record, self._clock())
             if not self._stopped:
-                self._order(flow)
+                self._order(flow, ring=ring)
                 return flow.number
         self._turn_away(flow)
         return flow.number
+
+    def ring(self) -> None:
+        """Wake the engine for what was adopted without ringing."""
+        with self._lock:
+            if self._orders and not self._stopped:
+                self._ring()
 
     def fileno(self) -> int:
         """Return the eventfd that is readable while ends wait."""
@@ -209,9 +223,14 @@ class PureEngine:
         os.close(self._report)
         self._report = -1  # the number may be somebody else's by now
 
-    def _order(self, order: _Order) -> None:
-        """Queue something for the engine's thread, with the lock held. One ring does for all that follow."""
+    def _order(self, order: _Order, *, ring: bool = True) -> None:
+        """Queue something for the engine's thread, with the lock held."""
         self._orders.append(order)
+        if ring:
+            self._ring()
+
+    def _ring(self) -> None:
+        """Wake the thread, with the lock held. One ring does for all that follow until it looks."""
         if not self._rung:
             self._rung = True
             os.eventfd_write(self._bell, 1)

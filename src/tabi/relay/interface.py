@@ -110,7 +110,15 @@ class Engine(Protocol):
         """Start the thread. Call it once."""
 
     def adopt(
-        self, inbound: int, outbound: int, early: bytes, pending: bytes, limits: FlowLimits, record: bytes
+        self,
+        inbound: int,
+        outbound: int,
+        early: bytes,
+        pending: bytes,
+        limits: FlowLimits,
+        record: bytes,
+        *,
+        ring: bool = True,
     ) -> int:
         """Take over two established stream sockets, from any thread, and return the number of the flow.
 
@@ -124,7 +132,11 @@ class Engine(Protocol):
             pending: what we still owe the client; goes to it before anything else.
             limits: what the flow has to keep to, until `limit` says otherwise.
             record: comes back in the flow's `End` and `Live`.
+            ring: False leaves an engine asleep until `ring`, for whoever adopts several in a row.
         """
+
+    def ring(self) -> None:
+        """Wake the engine for what was adopted without ringing, from any thread."""
 
     def fileno(self) -> int:
         """Return a descriptor that is readable while ends wait to be taken. It is valid until `close`."""

@@ -120,6 +120,7 @@ class Server:
         self._at_once = asyncio.Event()
         self._telling: asyncio.TimerHandle | None = None
         self._is_stopping = False
+        self._will_ring = False
         self.has_failed = False  # the engine has died of a bug: the process is of no use any more
         self.on_failure: Callable[[], None] | None = None  # called in the loop when that happens; `stop` then, and end
 
@@ -295,7 +296,18 @@ class Server:
         record = session.notes.facts().pack()
         del self._sessions[session.number]
         early = session.machine.take_early()
-        self.engine.adopt(session.sock.detach(), outbound, early, pending, terms.flow, record)
+        self.engine.adopt(session.sock.detach(), outbound, early, pending, terms.flow, record, ring=False)
+        if not self._will_ring:
+            self._will_ring = True
+            self.loop.call_soon(self._ring)
+
+    def _ring(self) -> None:
+        """Wake the engine for all that one turn of the loop gave it.
+
+        Woken for each, its thread contends for the GIL with the rest of the turn at every system call.
+        """
+        self._will_ring = False
+        self.engine.ring()
 
     async def verify(self, username: bytes, password: bytes, client: Endpoint) -> Login:
         """Ask the authenticator; without one there is no login."""
