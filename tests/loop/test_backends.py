@@ -289,6 +289,22 @@ def test_c_ares_tells_of_an_address_without_name() -> None:
     run(main())
 
 
+def test_c_ares_is_given_no_text_among_its_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pycares frees one before c-ares has read it, and now and then no name could be looked up at all."""
+    aiodns = pytest.importorskip("aiodns")
+    given: dict[str, object] = {}
+
+    class Noting(aiodns.DNSResolver):
+        def __init__(self, **options: object) -> None:
+            given.update(options)
+            super().__init__(**options)
+
+    monkeypatch.setattr(aiodns, "DNSResolver", Noting)
+    assert look_up_by_ares({("target.example", A): []}) == Answer(())
+    assert given.keys() >= {"timeout", "tries"}
+    assert not [key for key, value in given.items() if isinstance(value, str | bytes)]
+
+
 def test_with_aiodns_c_ares_is_taken() -> None:
     pytest.importorskip("aiodns")
     assert isinstance(backends.best_backend(4), AresBackend)

@@ -1,8 +1,8 @@
 """Who looks names up: c-ares by aiodns, with the answers' TTL, or getaddrinfo on threads.
 
-c-ares is asked for DNS only, /etc/hosts comes first by `tabi.net.hostsfile`, and no other module of nsswitch.conf is
-known; getaddrinfo does whatever the system does, without telling how long an answer holds. Here their errors become
-DialErrors.
+/etc/hosts comes first by `tabi.net.hostsfile`; what it does not have c-ares looks up as nsswitch.conf says, of which it
+knows "files" and "dns" alone. getaddrinfo does whatever the system does, without telling how long an answer holds. Here
+their errors become DialErrors.
 """
 
 import asyncio
@@ -158,12 +158,13 @@ class AresBackend:
         if self._made is None:
             from aiodns import DNSResolver
 
+            # No option may be a text: pycares 5.2 lets go of it before c-ares has read it. lookups="b" was garbage to
+            # one channel in four (2026-11-21), on which no name could be looked up.
             self._made = DNSResolver(
                 nameservers=self._nameservers,
                 loop=asyncio.get_running_loop(),
                 timeout=ARES_TRY,
                 tries=ARES_TRIES,
-                lookups="b",  # DNS alone
             )
         return self._made
 
