@@ -16,11 +16,12 @@ from helpers.waiting import PATIENCE
 from tabi.addr import Endpoint
 from tabi.errors import ConfigError, DialError
 from tabi.net import linger as linger_module
-from tabi.net.hangup import HangupWatch
+from tabi.net.deadlines import Deadlines
 from tabi.net.lines import MOST, LineWriter
 from tabi.net.linger import Lingerer
 from tabi.net.listeners import Acceptor, open_listener, open_listeners
 from tabi.net.ports import bind_within, open_datagram_socket, route_source, same_family, told_address
+from tabi.net.watch import Watch
 
 
 def run(body: Callable[[], Awaitable[None]]) -> None:
@@ -52,9 +53,9 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 def test_a_reset_is_heard_although_nobody_reads(pair: tuple[socket.socket, socket.socket]) -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        watch = HangupWatch(loop)
+        watch = Watch(loop)
         heard: asyncio.Future[bool] = loop.create_future()
-        watch.watch(pair[0].fileno(), heard.set_result)
+        watch.hangup(pair[0].fileno(), heard.set_result)
         pair[1].sendall(b"unread")
         reset(pair[1])
         assert await heard is True
@@ -66,15 +67,15 @@ def test_a_reset_is_heard_although_nobody_reads(pair: tuple[socket.socket, socke
 def test_the_end_of_the_peers_direction_is_heard_only_when_asked_for(pair: tuple[socket.socket, socket.socket]) -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        watch = HangupWatch(loop)
+        watch = Watch(loop)
         quiet: list[bool] = []
-        watch.watch(pair[0].fileno(), quiet.append)
+        watch.hangup(pair[0].fileno(), quiet.append)
         pair[1].shutdown(socket.SHUT_WR)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             other = socket.create_connection(listener.getsockname())
             ours, _ = listener.accept()
         heard: asyncio.Future[bool] = loop.create_future()
-        watch.watch(ours.fileno(), heard.set_result, fin=True)
+        watch.hangup(ours.fileno(), heard.set_result, fin=True)
         other.shutdown(socket.SHUT_WR)
         assert await heard is False
         assert quiet == []
@@ -90,16 +91,164 @@ def test_the_end_of_the_peers_direction_is_heard_only_when_asked_for(pair: tuple
 def test_what_was_forgotten_is_not_heard(pair: tuple[socket.socket, socket.socket]) -> None:
     async def body() -> None:
         loop = asyncio.get_running_loop()
-        watch = HangupWatch(loop)
+        watch = Watch(loop)
         heard: list[bool] = []
-        watch.watch(pair[0].fileno(), heard.append)
+        watch.hangup(pair[0].fileno(), heard.append)
         watch.forget(pair[0].fileno())
         reset(pair[1])
         gone: asyncio.Future[bool] = loop.create_future()
-        watch.watch(pair[0].fileno(), gone.set_result)  # the same event, heard by a new watch
+        watch.hangup(pair[0].fileno(), gone.set_result)  # the same event, heard by a new watch
         assert await gone is True
         assert heard == []
         watch.close()
+
+    run(body)
+
+
+def test_what_is_there_to_be_read_is_told_until_it_is_forgotten(pair: tuple[socket.socket, socket.socket]) -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        watch = Watch(loop)
+        told: asyncio.Queue[None] = asyncio.Queue()
+        watch.read(pair[0].fileno(), lambda: told.put_nowait(None))
+        watch.read(pair[0].fileno(), lambda: told.put_nowait(None))
+        pair[1].sendall(b"unread")
+        for _ in range(2):
+            await told.get()
+        watch.forget(pair[0].fileno())
+        watch.forget(pair[0].fileno())
+        while not told.empty():
+            told.get_nowait()
+        heard: asyncio.Future[bool] = loop.create_future()
+        watch.hangup(pair[0].fileno(), heard.set_result)
+        reset(pair[1])
+        assert await heard is True
+        assert told.empty()
+        watch.close()
+
+    run(body)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_what_was_forgotten_by_another_in_the_same_batch_is_not_told(
+    first: int, pair: tuple[socket.socket, socket.socket]
+) -> None:
+    async def body() -> None:
+        watch = Watch(asyncio.get_running_loop())
+        numbers = [end.fileno() for end in pair]
+        told: list[int] = []
+
+        def on_readable(number: int) -> None:
+            told.append(number)
+            for other in numbers:
+                watch.forget(other)
+
+        for number in (numbers[first], numbers[1 - first]):
+            watch.read(number, lambda number=number: on_readable(number))
+        for end in pair:
+            end.sendall(b"x")
+        while not told:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert len(told) == 1
+        watch.close()
+
+    run(body)
+
+
+def test_a_bug_of_one_reader_does_not_harm_the_others(pair: tuple[socket.socket, socket.socket]) -> None:
+    async def body() -> None:
+        loop = asyncio.get_running_loop()
+        bugs: list[object] = []
+        loop.set_exception_handler(lambda _, context: bugs.append(context["exception"]))
+        watch = Watch(loop)
+        both = [asyncio.Event(), asyncio.Event()]
+
+        def on_readable(which: int) -> None:
+            both[which].set()
+            watch.forget(pair[which].fileno())
+            raise ZeroDivisionError
+
+        for which, end in enumerate(pair):
+            watch.read(end.fileno(), lambda which=which: on_readable(which))
+            end.sendall(b"x")
+        for event in both:
+            await event.wait()
+        await asyncio.sleep(0)
+        assert [type(bug) for bug in bugs] == [ZeroDivisionError, ZeroDivisionError]
+        watch.close()
+
+    run(body)
+
+
+# deadlines
+
+
+class Hand:
+    """A loop whose clock is moved by hand."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.now = float(int(self.loop.time()))  # exact sums
+        self.loop.time = lambda: self.now  # type: ignore[method-assign]
+
+    async def advance(self, seconds: float) -> None:
+        """Let time pass, and what is due happen."""
+        self.now += seconds
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+def test_each_deadline_comes_at_its_time_and_not_when_it_was_let_go() -> None:
+    async def body() -> None:
+        hand = Hand()
+        over: list[str] = []
+        deadlines = Deadlines(1.0, over.append, loop=hand.loop)
+        deadlines.begin("first")
+        await hand.advance(0.5)
+        deadlines.begin("let go")
+        deadlines.begin("second")
+        await hand.advance(0.375)
+        assert over == []
+        await hand.advance(0.125)
+        assert over == ["first"]
+        deadlines.end("let go")
+        deadlines.end("let go")
+        deadlines.begin("third")
+        await hand.advance(0.5)
+        assert over == ["first", "second"]
+        assert len(deadlines) == 1
+        await hand.advance(0.5)
+        assert over == ["first", "second", "third"]
+        deadlines.begin("fourth")  # after the timer had nothing left to wait for
+        await hand.advance(1)
+        assert over[-1] == "fourth"
+        deadlines.begin("fifth")
+        deadlines.close()
+        await hand.advance(1)
+        assert over[-1] == "fourth"
+
+    run(body)
+
+
+def test_a_deadline_that_is_let_go_by_another_of_the_same_moment_does_not_come() -> None:
+    async def body() -> None:
+        hand = Hand()
+        over: list[str] = []
+
+        def then(key: str) -> None:
+            over.append(key)
+            deadlines.end("second")
+            raise ZeroDivisionError
+
+        bugs: list[object] = []
+        hand.loop.set_exception_handler(lambda _, context: bugs.append(context["exception"]))
+        deadlines = Deadlines(1.0, then, loop=hand.loop)
+        for key in ("first", "second", "third"):
+            deadlines.begin(key)
+        await hand.advance(1)
+        assert over == ["first", "third"]
+        assert len(bugs) == 2
 
     run(body)
 

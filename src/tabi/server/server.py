@@ -21,11 +21,12 @@ from tabi.dial.wishes import Family
 from tabi.errors import DialError, Reply, Stage
 from tabi.machine.server import ServerOptions
 from tabi.net import tasks
-from tabi.net.hangup import HangupWatch
+from tabi.net.deadlines import Deadlines
 from tabi.net.linger import Lingerer, turn_away
 from tabi.net.listeners import Acceptor, open_listeners
 from tabi.net.ports import same_family
 from tabi.net.resolver import Resolver
+from tabi.net.watch import Watch
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
 from tabi.relay import make_engine
@@ -158,7 +159,8 @@ class Server:
         self.tunnels = Tunnels(self.engine)
         self.limits.start(self.engine)
         self.loop.add_reader(self.engine.fileno(), self._on_ends)
-        self.hangups = HangupWatch(self.loop)
+        self.watch = Watch(self.loop)
+        self.handshakes = self._handshakes()
         self.lingerer = Lingerer(self.loop)
         self.resolver = Resolver()
         self._acceptors = [self._accept_from(sock) for sock in listeners]
@@ -181,7 +183,8 @@ class Server:
         self._on_ends()
         self.loop.remove_reader(self.engine.fileno())
         self.engine.close()
-        self.hangups.close()
+        self.watch.close()
+        self.handshakes.close()
         if self._telling is not None:
             self._telling.cancel()
             self._tell_held()
@@ -214,6 +217,8 @@ class Server:
         self.admission.caps = settings.cap
         self.limits.replace(user_limits, rule_limits, settings.time)
         self._log_format = settings.log.format
+        if settings.time.handshake != self.handshakes.seconds:
+            self.handshakes = self._handshakes()  # those under way keep their time
         for session in self._sessions.values():
             session.forget_verdicts()
 
@@ -232,6 +237,9 @@ class Server:
     def sessions(self) -> list[Session]:
         """List the sessions that the engine does not have."""
         return list(self._sessions.values())
+
+    def _handshakes(self) -> Deadlines[Session]:
+        return Deadlines(self.settings.time.handshake, Session.handshake_expired, loop=self.loop)
 
     def _accept_from(self, listener: socket.socket) -> Acceptor:
         return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop)

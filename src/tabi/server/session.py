@@ -1,6 +1,6 @@
 """The way of one client: handshake, command, and its end.
 
-Until the request is there a session is a reader callback and a timer, no task. Then one task carries out the command
+Until the request is there a session is a watched socket and a deadline, no task. Then one task carries out the command
 (`connect`, `bind`, `associate`, `resolve`) as far as its `Judgement` allows. A tunnel leaves for the engine with its
 packed facts, and the session is gone.
 """
@@ -41,7 +41,7 @@ class Session:
     """One client connection until it is relayed or closed."""
 
     __slots__ = (
-        "_groups", "_has_login", "_judgement", "_over", "_reading", "_task", "_timer", "client", "key", "listener",
+        "_deadlines", "_groups", "_has_login", "_judgement", "_over", "_task", "client", "key", "listener",
         "machine", "notes", "number", "server", "sock", "tally",
     )  # fmt: skip
 
@@ -58,10 +58,10 @@ class Session:
         self._judgement: Judgement | None = None
         self._groups: frozenset[str] = frozenset()
         self._has_login = False
-        self._reading = False
         self._over = False
         self._task: asyncio.Task[None] | None = None
-        self._timer = server.loop.call_later(server.settings.time.handshake, self._handshake_expired)
+        self._deadlines = server.handshakes
+        self._deadlines.begin(self)
 
     @property
     def judgement(self) -> Judgement:
@@ -87,15 +87,7 @@ class Session:
         self._on_readable()
 
     def _read_on(self) -> None:
-        if not self._reading:
-            self._reading = True
-            # by number: a selector that does not know a socket object yet makes its repr, at the cost of four calls
-            self.server.loop.add_reader(self.sock.fileno(), self._on_readable)
-
-    def _stop_reading(self) -> None:
-        if self._reading:
-            self._reading = False
-            self.server.loop.remove_reader(self.sock.fileno())
+        self.server.watch.read(self.sock.fileno(), self._on_readable)
 
     def _on_readable(self) -> None:
         try:
@@ -114,10 +106,10 @@ class Session:
         if isinstance(event, NeedData):
             self._wait_for_more()
         elif isinstance(event, CredentialsReceived):
-            self._stop_reading()
+            self.unwatch()
             self._task = spawn(self._authenticate(event), name=f"session {self.number} auth")
         elif isinstance(event, RequestReceived):
-            self._stop_reading()
+            self.unwatch()
             self._handshake_over()
             self._note(event)
             self._task = spawn(self._serve(event), name=f"session {self.number}")
@@ -151,7 +143,6 @@ class Session:
         self._advance()
 
     def _failed(self, failed: Failed) -> None:
-        self._stop_reading()
         self._handshake_over()
         command, _, target = failed.asked.partition(" ")
         error, notes = failed.error, self.notes
@@ -163,14 +154,15 @@ class Session:
         by_client = isinstance(error, PeerClosedError)
         self.end(Outcome("client" if by_client else "tabi", "fin" if by_client else why(error), note=error.text))
 
-    def _handshake_expired(self) -> None:
+    def handshake_expired(self) -> None:
+        """End it: the time until its request is over."""
         if (version := self.machine.version) is not None:
             self.notes.socks = version.value
         note = f"no request in time; the {self.machine.stage.value} was not complete"
         self.cancel(Outcome("tabi", "limit:handshake", note=note))
 
     def _handshake_over(self) -> None:
-        self._timer.cancel()
+        self._deadlines.end(self)
         self.server.admission.handshake_over(self.key)
         self.notes.mark("requested")
 
@@ -223,11 +215,11 @@ class Session:
         def on_hangup(was_reset: bool) -> None:
             self.cancel(client_gone(OSError(errno.ECONNRESET, "")) if was_reset else Outcome("client", "fin"))
 
-        self.server.hangups.watch(self.sock.fileno(), on_hangup, fin=fin)
+        self.server.watch.hangup(self.sock.fileno(), on_hangup, fin=fin)
 
     def unwatch(self) -> None:
-        """Take back `watch`: the socket is read again."""
-        self.server.hangups.forget(self.sock.fileno())
+        """Hear nothing of the client, neither what it sends nor that it hangs up."""
+        self.server.watch.forget(self.sock.fileno())
 
     @property
     def has_login(self) -> bool:
@@ -294,7 +286,7 @@ class Session:
             pass
         self._over = True
         self.judgement.claims.hand_over(verdict.rule)
-        self.server.hangups.forget(self.sock.fileno())
+        self.unwatch()
         self.server.adopt(self, outbound.detach(), pending)
 
     def answer(self, bound: Endpoint, outcome: Outcome) -> None:
@@ -338,11 +330,10 @@ class Session:
         if self._over:
             return False
         self._over = True
-        self._timer.cancel()
-        self._stop_reading()
+        self._deadlines.end(self)
+        self.unwatch()
         if not self.notes.has_reached("requested"):
             self.server.admission.handshake_over(self.key)
-        self.server.hangups.forget(self.sock.fileno())
         if self._judgement is not None:
             self._judgement.claims.release()
         return True
