@@ -1,8 +1,9 @@
 #!/bin/sh
-# Install the programs that the interop tests drive: clients, servers and libraries that others wrote.
+# Install the programs of others that tests and benchmarks drive: clients, servers and libraries.
 #
-#   tools/peers.sh            install what is missing (system packages by apt-get, node's `socks` by npm)
-#   tools/peers.sh system     the system packages only; this part needs root
+#   tools/peers.sh            what interop tests drive: system packages by apt-get, node's `socks` by npm
+#   tools/peers.sh system     the system packages of these only; this part needs root
+#   tools/peers.sh bench      the proxies that `make bench` measures tabi beside; needs root where one is missing
 #
 # What is there already is left as it is, so a second run needs neither root nor the network.
 # No service is started and none that this script brings is left enabled for the next boot: the tests start what
@@ -14,6 +15,7 @@ node_dir=$root/tests/interop/node
 policy=/usr/sbin/policy-rc.d
 saved=$policy.before-tabi
 marker='put here by tabi, make peers'
+what=${1-all}
 
 say() { printf 'peers: %s\n' "$*"; }
 die() {
@@ -22,9 +24,11 @@ die() {
 }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+wanted() { if [ "$what" = bench ]; then wanted_by_bench; else wanted_by_tests; fi; }
+
 # One line per need: the Debian package, then the command or file whose presence means "we have it", or `-` where
 # only dpkg can tell. Not dpkg for all of them: node or java may well come from elsewhere.
-wanted() {
+wanted_by_tests() {
     cat <<'LIST'
 curl curl
 netcat-openbsd nc.openbsd
@@ -49,6 +53,16 @@ nmap nmap
 python3-venv -
 tnftp tnftp
 vsftpd /usr/sbin/vsftpd
+LIST
+}
+
+# hev-socks5-server and 3proxy are not in Debian: `make bench` is told where they are (HEV=…, THREEPROXY=…).
+wanted_by_bench() {
+    cat <<'LIST'
+microsocks microsocks
+dante-server /usr/sbin/danted
+shadowsocks-libev ss-local
+haproxy haproxy
 LIST
 }
 
@@ -99,6 +113,7 @@ disable_services() {
     for package in "$@"; do
         case $package in
             dante-server) units=danted ;;
+            haproxy | shadowsocks-libev) units=$package ;;
             openssh-server) units=ssh ;;
             vsftpd) units=vsftpd ;;
             *) continue ;;
@@ -120,7 +135,7 @@ apt_install() {
 
 refresh_lists() {
     for pause in 2 5 10; do
-        if apt-get update -o DPkg::Lock::Timeout=300 && [ -n "$(apt-cache search --names-only '^socat$')" ]; then
+        if apt-get update -o DPkg::Lock::Timeout=300 && [ -n "$(apt-cache search --names-only '^microsocks$')" ]; then
             return 0
         fi
         say "apt-get update failed, again in $pause s"
@@ -157,10 +172,10 @@ system_as_root() {
         install_system
     elif has sudo; then
         say "system packages need root; asking sudo"
-        sudo -- "$root/tools/peers.sh" system
+        sudo -- "$root/tools/peers.sh" "$1"
     else
         die "root is needed. As root: apt-get install --no-install-recommends $packages
-(or, with the services kept from starting: $root/tools/peers.sh system)"
+(or, with the services kept from starting: $root/tools/peers.sh $1)"
     fi
 }
 
@@ -178,16 +193,20 @@ install_node_modules() {
     cp "$node_dir/package-lock.json" "$stamp"
 }
 
-case ${1-all} in
+case $what in
     all)
         if [ "$(id -u)" -eq 0 ]; then one_at_a_time; fi
-        system_as_root
+        system_as_root system
         install_node_modules
+        ;;
+    bench)
+        if [ "$(id -u)" -eq 0 ]; then one_at_a_time; fi
+        system_as_root bench
         ;;
     system)
         one_at_a_time
         install_system
         ;;
-    *) die "usage: tools/peers.sh [system]" ;;
+    *) die "usage: tools/peers.sh [system|bench]" ;;
 esac
 say "ready"
