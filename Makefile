@@ -3,12 +3,12 @@
 #   PYTHON=…  the interpreter:      make setup PYTHON=/usr/bin/python3.12
 
 .DEFAULT_GOAL := help
-.PHONY: help setup serve test peers lint types clean
+.PHONY: help setup serve test peers bench bench-peers lint types clean
 export PYTHON
 BIN := .venv/bin
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: ## prepare .venv: tabi (editable), and what tests and checks need
 	@tools/setup.sh dev
@@ -23,6 +23,13 @@ test: ## run the whole suite
 
 peers: ## install the programs of others that interop tests drive (root or sudo)
 	@tools/peers.sh
+
+bench: ## measure tabi beside other proxies; ARGS=--help tells how to measure a part
+	@tools/setup.sh dev
+	@PYTHONPATH=tests $(BIN)/python -m bench.run $(ARGS)
+
+bench-peers: ## install the proxies that `make bench` measures beside tabi (root or sudo)
+	@tools/peers.sh bench
 
 lint: ## ruff, and the walls between the layers
 	@tools/setup.sh dev

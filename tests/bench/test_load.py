@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from bench.generator import GeneratorError, Target, build, command, compiler, run
+from bench.load import GeneratorError, Target, build, command, compiler, run
 from helpers.serving import Command
 from helpers.serving import command as serve
 from helpers.socks import read_exactly

@@ -115,24 +115,32 @@ class Target:
     Args:
         program: from `build`.
         port: base port; without it one is found whose neighbours are free as well.
-        prefix: a command that runs the target as another user or on certain cores.
-        options: of the mode `target`.
+        targets: addresses, from 127.0.0.1 on.
+        echo_ports: on each.
+        seconds: after which it ends, whatever happens.
+        prefix: a command that runs it as another user or on certain cores.
     """
 
     def __init__(
-        self, program: Path, *, port: int | None = None, prefix: Sequence[str] = (), **options: object
+        self,
+        program: Path,
+        *,
+        port: int | None = None,
+        targets: int = 32,
+        echo_ports: int = 1,
+        seconds: float = 3600,
+        prefix: Sequence[str] = (),
     ) -> None:
-        self._program = program
         self._ports = [port] if port else random.sample(BASE_PORTS, 20)
-        self._prefix = prefix
-        self._options = options
+        line = command(program, "target", targets=targets, echo_ports=echo_ports, seconds=seconds)
+        self._line = [*prefix, *line]
         self.port = 0
 
     def __enter__(self) -> Self:
         said = ""
         for port in self._ports:
             process = subprocess.Popen(
-                [*self._prefix, *command(self._program, "target", port=port, **self._options)],
+                [*self._line, "--port", str(port)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
