@@ -400,3 +400,19 @@ def listening(pid: int, table: str) -> int:
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
             return int(fields[1].rpartition(":")[2], 16)
     return 0
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ('run_as = "nobody"\n' + OPEN, "run_as cannot change"),
+    (OPEN + "[udp]\nshared_port = 1080\n", "shared_port can be had by one process only, and 2 workers run"),
+])  # fmt: skip
+def test_what_needs_a_restart_says_so_and_changes_nothing(
+    server: Configured, echo: tuple[str, int], text: str, why: str
+) -> None:
+    server.write(text)
+    answer = server.ask("reload")
+    assert not answer["ok"]
+    assert why in answer["error"]
+    assert "restart" in answer["error"]
+    with connect5(server.address, *echo) as sock:
+        assert echoes(sock)

@@ -160,11 +160,11 @@ def test_the_service_manager_is_told_of_start_reloads_and_end(tmp_path: Path, ma
         os.kill(server.process.pid, signal.SIGHUP)
         for _ in range(2):
             assert re.fullmatch(r"RELOADING=1\nMONOTONIC_USEC=\d+", manager.recv(4096).decode())
-            assert manager.recv(4096) == b"READY=1"
+            assert manager.recv(4096).decode().split("\n") == first
         server.write("listen = 1\n")
         assert not server.ask("reload")["ok"]
         assert manager.recv(4096).startswith(b"RELOADING=1")
-        assert manager.recv(4096) == b"READY=1"
+        assert manager.recv(4096).decode().split("\n") == first
         assert server.stop() == 0
         assert manager.recv(4096) == b"STOPPING=1"
 

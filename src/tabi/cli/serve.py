@@ -15,6 +15,7 @@ from pathlib import Path
 from tabi.addr import Endpoint
 from tabi.config.load import load
 from tabi.config.settings import DEFAULT_LISTEN, Settings
+from tabi.errors import ConfigError
 from tabi.net.lines import LineHandler, LineWriter
 from tabi.net.notify import inherited_listeners, notify, reloading, watchdog_interval
 from tabi.net.own import own_addresses
@@ -23,7 +24,7 @@ from tabi.net.tasks import spawn
 from tabi.server import Server
 from tabi.server.control import ControlServer, default_path
 from tabi.server.record import LogFormat
-from tabi.server.supervisor import Supervisor
+from tabi.server.supervisor import Reloaded, Supervisor
 
 __all__ = ["run", "run_configured"]
 
@@ -178,9 +179,9 @@ class _Foreground:
         starting.cancel()  # where it has not started yet
 
     def _on_reload(self) -> None:
-        _ = spawn(self._reload(), name="reload", on_error=self._tell_failed_reload)
+        _ = spawn(self._reload(), name="reload", on_error=self._tell_bug_of_reload)
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> Reloaded:
         """Reload, and tell the service manager and the log.
 
         Raises:
@@ -189,24 +190,34 @@ class _Foreground:
         self._reloads += 1
         reloading()
         try:
-            await self._supervisor.reload()
+            reloaded = await self._supervisor.reload()
+        except ConfigError as error:
+            self._say(f"{self._config} was not reloaded, the old configuration goes on:")
+            for line in str(error).splitlines():
+                self._say(line)
+            raise
         finally:
             self._reloads -= 1
             if not self._reloads:  # of several the last tells that all is done
-                notify("READY=1")
-        self._say(f"{self._config}: reloaded")
+                notify("READY=1", self._status())
+        self._say(f"{self._config}: {_describe(reloaded)}")
         self._tell_warnings()
+        return reloaded
 
-    def _tell_failed_reload(self, error: BaseException) -> None:
-        self._say(f"the configuration was not reloaded, the old one goes on:\n{error}")
+    @staticmethod
+    def _tell_bug_of_reload(error: BaseException) -> None:
+        if not isinstance(error, ConfigError):  # which has been told
+            logging.getLogger("tabi").error("bug in the reload; please report it", exc_info=error)
 
     def _tell_start(self) -> None:
         self._tell_warnings()
-        addresses = self._supervisor.addresses
-        for endpoint in addresses:
+        for endpoint in self._supervisor.addresses:
             self._say(f"listening on {endpoint}")
         self._say(f"control socket {self._control.path}")
-        notify("READY=1", f"STATUS=listening on {', '.join(map(str, addresses))}")
+        notify("READY=1", self._status())
+
+    def _status(self) -> str:
+        return f"STATUS=listening on {', '.join(map(str, self._supervisor.addresses))}"
 
     def _tell_warnings(self) -> None:
         for warning in self._supervisor.configuration.warnings:
@@ -214,6 +225,16 @@ class _Foreground:
 
     def _say(self, text: str) -> None:
         self._diagnostics.write(f"tabi: {text}")
+
+
+def _describe(reloaded: Reloaded) -> str:
+    """Say in one line what a reload has changed."""
+    parts = [f"reloaded, generation {reloaded.generation}"]
+    for word, addresses in (("opened", reloaded.opened), ("closed", reloaded.closed)):
+        if addresses:
+            parts.append(f"{word} {', '.join(map(str, addresses))}")
+    parts.append(f"{reloaded.ended} session{'' if reloaded.ended == 1 else 's'} ended")
+    return "; ".join(parts)
 
 
 async def _feed_watchdog(interval: float) -> None:

@@ -263,7 +263,8 @@ _UDP = Table(
             kind=count(1, 0xFFFF),
             default="none",
             example="1080",
-            help="One port for all associations, for containers that can publish only one. Excludes `ports`.",
+            help="One port for all associations, for containers that can publish only one. Excludes `ports`. There is "
+            "one worker then: whose a datagram is, is told by its source alone, so one process has to see them all.",
         ),
         Key(
             name="egress4",

@@ -7,12 +7,14 @@ long, a paused download, would be killed. Data that is never acknowledged ends b
 administrator's own setting.
 """
 
+import ctypes
 import resource
 import socket
+import struct
 from pathlib import Path
 
 __all__ = ["KEEPALIVE_COUNT", "KEEPALIVE_IDLE", "KEEPALIVE_INTERVAL", "prepare_listener", "prepare_outbound",
-           "raise_descriptor_limit"]  # fmt: skip
+           "raise_descriptor_limit", "refuse_newcomers"]  # fmt: skip
 
 KEEPALIVE_IDLE = 60  # seconds of silence before the first probe
 KEEPALIVE_INTERVAL = 10  # seconds between probes
@@ -27,6 +29,18 @@ _OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_COUNT),
     # An urgent byte stays in its place of the stream; out of line it would be lost, and splice stops at it.
     (socket.SOL_SOCKET, socket.SO_OOBINLINE, 1),
+)
+
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+_INSTRUCTION = struct.Struct("HBBI")  # sock_filter: code, jump if true, if false, constant (linux/filter.h)
+
+# Of a segment, whose TCP header comes first: drop it where SYN is set and ACK is not (RFC 9293 section 3.1).
+_NO_SYN = (
+    (0x30, 0, 0, 13),  # load the byte with the flags
+    (0x54, 0, 0, 0x12),  # leave SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # take nothing of it
+    (0x06, 0, 0, 0xFFFFFFFF),  # take all of it
 )
 
 
@@ -47,6 +61,21 @@ def prepare_outbound(sock: socket.socket) -> None:
     """
     for level, option, value in _OPTIONS:
         sock.setsockopt(level, option, value)
+
+
+def refuse_newcomers(listener: socket.socket) -> None:
+    """Have a listener ignore connections that begin from now on, and complete those that have begun.
+
+    Whoever is ignored tries again after a second (RFC 6298) and finds who listens then. So a queue comes to its end,
+    and nobody is let in by the kernel who would be reset when the listener is closed.
+
+    Raises:
+        OSError: this kernel takes no filter.
+    """
+    program = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*one) for one in _NO_SYN))
+    listener.setsockopt(
+        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(_NO_SYN), ctypes.addressof(program))
+    )
 
 
 def raise_descriptor_limit() -> int:

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tabi.addr import Address, Endpoint
@@ -69,7 +69,7 @@ class ConfiguredServer:
         """
         return Prepared(configuration, Table.of(configuration.users.values(), generation))
 
-    def swap(self, prepared: Prepared, listeners: Mapping[Endpoint, socket.socket]) -> int:
+    def swap(self, prepared: Prepared, listeners: Sequence[socket.socket]) -> int:
         """Live by another configuration from now on.
 
         Handshakes that are under way are judged by it; sessions go on, but for those that it would refuse.

@@ -8,7 +8,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from tabi.errors import ConfigError, TabiError, UsageError
 from tabi.net.tasks import spawn
 from tabi.server.live import FIELDS
 from tabi.server.lockouts import parse_client
-from tabi.server.supervisor import Supervisor
+from tabi.server.supervisor import Reloaded, Supervisor
 
 __all__ = ["ControlServer", "ask", "default_path"]
 
@@ -52,7 +52,7 @@ class ControlServer:
         reload: has the supervisor reload, and the service manager hear of it.
     """
 
-    def __init__(self, supervisor: Supervisor, path: Path, reload: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, supervisor: Supervisor, path: Path, reload: Callable[[], Awaitable[Reloaded]]) -> None:
         self._supervisor = supervisor
         self._reload = reload
         self._inode = 0
@@ -115,15 +115,20 @@ class ControlServer:
         try:
             what, arguments = _read(line)
             if what == "reload":
-                await self._reload()
-                return {
-                    "ok": True,
-                    "rows": [],
-                    "warnings": [str(one) for one in self._supervisor.configuration.warnings],
-                }
+                return _row(await self._reload(), self._supervisor.configuration.warnings)
             return {"ok": True, "rows": await self._supervisor.ask(what, arguments)}
         except TabiError as error:
             return {"ok": False, "error": str(error)}
+
+
+def _row(reloaded: Reloaded, warnings: Iterable[object]) -> dict[str, Any]:  # JSON
+    changed = {
+        "generation": reloaded.generation,
+        "opened": [str(address) for address in reloaded.opened],
+        "closed": [str(address) for address in reloaded.closed],
+        "ended": reloaded.ended,
+    }
+    return {"ok": True, "rows": [changed], "warnings": [str(one) for one in warnings]}
 
 
 def _read(line: bytes) -> tuple[str, dict[str, str]]:

@@ -6,7 +6,6 @@ The supervisor alone reads and builds the configuration; a worker gets it whole,
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tabi.addr import Endpoint
 from tabi.config.load import Configuration
 from tabi.server.live import Row
 
@@ -20,16 +19,17 @@ class Prepare:
     Args:
         generation: counted up by each load.
         configuration: what to live by.
-        listeners: all that the worker is to listen on, in order.
-        new: those of them whose sockets come with this message, in order.
+        listeners: numbers of all that the worker is to listen on, in order.
+        new: those of them whose sockets come with this message, in order. After them come sockets that the worker
+            before this one was to leave: their queues are to be emptied, and they are to be closed.
         index: number of the worker, from 0.
         workers: how many there are.
     """
 
     generation: int
     configuration: Configuration
-    listeners: tuple[Endpoint, ...]
-    new: tuple[Endpoint, ...]
+    listeners: tuple[int, ...]
+    new: tuple[int, ...]
     index: int
     workers: int
 
@@ -44,8 +44,6 @@ class Swap:
 @dataclass(frozen=True, slots=True)
 class Discard:
     """Forget what was prepared: another worker could not."""
-
-    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +64,10 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Prepared, or swapped."""
+    """Prepared; or swapped, which ended so many sessions."""
 
     generation: int
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)

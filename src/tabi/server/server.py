@@ -222,13 +222,17 @@ class Server:
         for session in self._sessions.values():
             session.forget_verdicts()
 
-    def listen_on(self, listeners: Mapping[Endpoint, socket.socket]) -> None:
+    def listen_on(self, listeners: Sequence[socket.socket]) -> None:
         """Accept from these from now on; what is not among them is closed once its queue has been accepted."""
-        for acceptor in self._acceptors:
-            if acceptor.endpoint not in listeners:
-                acceptor.close()
-        kept = {acceptor.endpoint: acceptor for acceptor in self._acceptors if acceptor.endpoint in listeners}
-        self._acceptors = [kept.get(endpoint) or self._accept_from(sock) for endpoint, sock in listeners.items()]
+        known = {acceptor.listener: acceptor for acceptor in self._acceptors}
+        for listener in known.keys() - set(listeners):
+            known[listener].close()
+        self._acceptors = [known.get(sock) or self._accept_from(sock) for sock in listeners]
+
+    def take_over(self, left: Sequence[socket.socket]) -> None:
+        """Accept what waits in the queues of listeners that are to be closed, and close them."""
+        for sock in left:
+            self._accept_from(sock).close()
 
     def judge(self, request: Request, context: Context) -> Verdict:
         """Ask policy, by the rules of the day."""

@@ -13,7 +13,6 @@ import socket
 import sys
 import time
 
-from tabi.addr import Endpoint
 from tabi.errors import ConfigError
 from tabi.net.channel import Channel, ClosedError
 from tabi.net.lines import LineHandler, LineWriter
@@ -44,7 +43,8 @@ class Worker:
     def __init__(self, channel: Channel, sessions: LineWriter) -> None:
         self._channel = channel
         self._sessions = sessions
-        self._sockets: dict[Endpoint, socket.socket] = {}
+        self._sockets: dict[int, socket.socket] = {}
+        self._left: list[socket.socket] = []
         self._order: Prepare | None = None
         self._prepared: Prepared | None = None
         self._table: SharedTable | None = None
@@ -60,8 +60,7 @@ class Worker:
                     case Prepare() as order:
                         await self._prepare(order, message.fds)
                     case Swap(generation):
-                        await self._swap()
-                        await self._channel.send(Ready(generation))
+                        await self._channel.send(Ready(generation, await self._swap()))
                     case Discard():
                         self._discard()
                     case Ask() as question:
@@ -94,12 +93,12 @@ class Worker:
                 return
 
     async def _prepare(self, order: Prepare, fds: list[int]) -> None:
+        self._discard()  # what nothing became of, should we not have heard of that
         if self._table is None:
             self._table = SharedTable.attach(fds.pop(0), order.index)
-        for endpoint, fd in zip(order.new, fds, strict=True):
-            sock = socket.socket(fileno=fd)
-            sock.setblocking(False)
-            self._sockets[endpoint] = sock
+        sockets = [_listener(fd) for fd in fds]
+        self._sockets |= zip(order.new, sockets, strict=False)
+        self._left = sockets[len(order.new) :]
         self._order = order
         try:
             if self._configured is None and order.configuration.user is not None:
@@ -110,13 +109,18 @@ class Worker:
         else:
             await self._channel.send(Ready(order.generation))
 
-    async def _swap(self) -> None:
-        """Live by what was prepared; nothing here can fail, for all was made ready before."""
+    async def _swap(self) -> int:
+        """Live by what was prepared; nothing here can fail, for all was made ready before.
+
+        Returns:
+            how many sessions were ended.
+        """
         order, prepared = self._order, self._prepared
         self._order = self._prepared = None
         if order is None or prepared is None:
             raise RuntimeError("told to swap without having prepared")
-        listeners = {endpoint: self._sockets[endpoint] for endpoint in order.listeners}
+        listeners = {number: self._sockets[number] for number in order.listeners}
+        ended = 0
         if self._configured is None:
             self._configured = ConfiguredServer(
                 prepared,
@@ -128,14 +132,20 @@ class Worker:
             self._configured.accounts.on_judged = self._share
             self._configured.server.on_failure = self._channel.hang_up  # as if there was no supervisor
             await self._configured.server.start(list(listeners.values()))
+            self._configured.server.take_over(self._left)
         else:
-            self._configured.swap(prepared, listeners)
+            ended = self._configured.swap(prepared, list(listeners.values()))
         self._sockets = listeners  # the server has closed the others, once their queue was accepted
+        self._left = []
+        return ended
 
     def _discard(self) -> None:
         order, self._order, self._prepared = self._order, None, None
-        for endpoint in order.new if order is not None else ():
-            self._sockets.pop(endpoint).close()
+        for number in order.new if order is not None else ():
+            self._sockets.pop(number).close()
+        for sock in self._left:
+            sock.close()
+        self._left = []
 
     def _share(self, judged: Judged) -> None:
         """Have the other workers count a failed login, or a good one, as well."""
@@ -170,6 +180,12 @@ class Worker:
                 return [{"lifted": lifted}]
             case _:
                 raise RuntimeError(f"unknown question {question.what!r}")
+
+
+def _listener(fd: int) -> socket.socket:
+    sock = socket.socket(fileno=fd)
+    sock.setblocking(False)
+    return sock
 
 
 def drop_privileges(user: str) -> None:

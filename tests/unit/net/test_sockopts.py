@@ -1,5 +1,6 @@
 """Socket options are really set, and accepted sockets have them from their listener."""
 
+import errno
 import resource
 import socket
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tabi.net.sockopts import prepare_listener, prepare_outbound, raise_descriptor_limit
+from tabi.net.sockopts import prepare_listener, prepare_outbound, raise_descriptor_limit, refuse_newcomers
 
 EXPECTED = {
     (socket.IPPROTO_TCP, socket.TCP_NODELAY): 1,
@@ -69,3 +70,27 @@ def test_the_soft_descriptor_limit_is_raised_to_the_hard_one(limits: tuple[int, 
     assert got == wanted
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (wanted, hard)
     assert raise_descriptor_limit() == wanted
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_listener_that_refuses_newcomers_keeps_who_is_there_and_leaves_the_rest_to_the_next(host: str) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, 0), family=family, reuse_port=True) as old:
+        address = old.getsockname()[:2]
+        with socket.create_connection(address, 20) as queued, socket.socket(family) as late:
+            refuse_newcomers(old)
+            late.setblocking(False)
+            assert late.connect_ex(address) == errno.EINPROGRESS
+            accepted, _ = old.accept()
+            with accepted:
+                queued.sendall(b"still here")
+                assert accepted.recv(100) == b"still here"
+            old.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                old.accept()
+            with socket.create_server(address, family=family, reuse_port=True) as new:
+                old.close()
+                new.settimeout(20)  # the SYN comes again within a second or so
+                accepted, peer = new.accept()
+                accepted.close()
+                assert peer[:2] == late.getsockname()[:2]
