@@ -42,7 +42,7 @@ def plain(value: object) -> Any:
     return {
         field.name: plain(getattr(value, field.name))
         for field in dataclasses.fields(value)
-        if not _is_default(field, getattr(value, field.name))
+        if field.init and not _is_default(field, getattr(value, field.name))
     }
 
 

@@ -18,7 +18,8 @@ from tabi.config.settings import DEFAULT_LISTEN, BindSettings, Caps, LogSettings
 from tabi.errors import ConfigError
 from tabi.policy.covering import find_covered
 from tabi.policy.networks import PrivateNetworks
-from tabi.policy.rules import Rule, RuleList
+from tabi.policy.rule import Rule
+from tabi.policy.rules import RuleList
 from tabi.wire.socks5 import Method
 
 __all__ = ["Configuration", "load", "load_text"]

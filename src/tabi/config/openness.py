@@ -13,7 +13,7 @@ from tabi.addr import Address, Endpoint, Name
 from tabi.config.access import Access
 from tabi.policy.criteria import Choice, Clients, Criterion, Listeners, Userids, Users
 from tabi.policy.networks import PRIVATE
-from tabi.policy.rules import Rule
+from tabi.policy.rule import Rule
 from tabi.policy.spans import Spans
 from tabi.wire.socks5 import Method
 

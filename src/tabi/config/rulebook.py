@@ -32,7 +32,7 @@ from tabi.policy.criteria import (
 )
 from tabi.policy.names import glob
 from tabi.policy.networks import NetworkSet, PrivateNetworks
-from tabi.policy.rules import Rule
+from tabi.policy.rule import Rule
 from tabi.policy.spans import Spans
 from tabi.policy.verdict import Grants
 from tabi.wire.version import Version

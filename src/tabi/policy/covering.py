@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from tabi.policy.criteria import Choice, Clients, Criterion, Hosts, Listeners, Ports, Target, Times, Userids, Users
 from tabi.policy.networks import PRIVATE, Network, NetworkSet
-from tabi.policy.rules import Rule
+from tabi.policy.rule import Rule
 from tabi.policy.spans import Spans
 
 __all__ = ["UserGroups", "find_covered"]

@@ -19,7 +19,7 @@ from tabi.wire.socks5 import Command, Method
 
 __all__ = [
     "COMMAND_WORDS", "METHOD_WORDS", "Choice", "Clients", "Criterion", "Hosts", "Listeners", "Ports", "Target", "Times",
-    "Truth", "Userids", "Users", "clock", "listener_of",
+    "Truth", "Userids", "Users", "client_of", "clock", "listener_of",
 ]  # fmt: skip
 
 Truth: TypeAlias = bool | None
@@ -141,7 +141,7 @@ class Clients:
 
     def test(self, _request: Request, context: Context) -> Truth:
         """See `Criterion`."""
-        return self.has(_address(context))
+        return self.has(client_of(context))
 
     def has(self, address: Address) -> bool:
         """Say whether a client is meant."""
@@ -260,13 +260,14 @@ class Choice:
 
     def test(self, request: Request, context: Context) -> Truth:
         """See `Criterion`."""
-        return self._actual(request, context) in self.values
+        return self.actual(request, context) in self.values
 
     def why_not(self, request: Request, context: Context) -> str:
         """See `Criterion`."""
-        return f"{self.what} {self._actual(request, context)} is not in {self.shown}"
+        return f"{self.what} {self.actual(request, context)} is not in {self.shown}"
 
-    def _actual(self, request: Request, context: Context) -> str:
+    def actual(self, request: Request, context: Context) -> str:
+        """Give the word that a request has."""
         match self.what:
             case "method":
                 return METHOD_WORDS.get(context.method, str(context.method))
@@ -298,6 +299,14 @@ def clock(minute_of_week: int) -> str:
     return f"{('Mon', 'Tue', 'Wed', 'Thu', 'Fri', 'Sat', 'Sun')[day]} {minute // 60:02d}:{minute % 60:02d}"
 
 
+def client_of(context: Context) -> Address:
+    """Give the address of the client."""
+    host = context.client.host
+    if isinstance(host, Name):
+        raise TypeError("a client has an address")
+    return host
+
+
 def listener_of(known: Iterable[Endpoint], actual: Endpoint) -> Endpoint | None:
     """Find the listener, as it is written, that took a connection to `actual`.
 
@@ -324,10 +333,3 @@ def _any(many: tuple[Hosts, ...], request: Request) -> Truth:
             return True
         undecided = undecided or truth is None
     return None if undecided else False
-
-
-def _address(context: Context) -> Address:
-    host = context.client.host
-    if isinstance(host, Name):
-        raise TypeError("a client has an address")
-    return host

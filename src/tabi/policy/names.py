@@ -1,11 +1,12 @@
 """Sets of domain names: exact, by suffix, by glob."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 
 from tabi.addr import Name
 
-__all__ = ["NameSet", "glob"]
+__all__ = ["Globs", "NameSet", "glob", "keys_of", "plain_key"]
 
 
 class NameSet:
@@ -15,50 +16,94 @@ class NameSet:
         patterns: in normal form: lower case A-labels without a trailing dot.
     """
 
-    __slots__ = ("_exact", "_globs", "_suffixes")
+    __slots__ = ("_plain", "globs")
 
     def __init__(self, patterns: Iterable[str] = ()) -> None:
-        self._exact: set[str] = set()
-        self._suffixes: set[str] = set()
-        self._globs: dict[str, re.Pattern[str]] = {}
+        self._plain: set[str] = set()
+        globs: dict[str, re.Pattern[str]] = {}
         for pattern in patterns:
-            if "*" not in pattern and "?" not in pattern:
-                self._exact.add(pattern)
-            elif pattern.startswith("*.") and not _WILD & set(pattern[2:]):
-                self._suffixes.add(pattern[2:])
+            key = plain_key(pattern)
+            if key is None:
+                globs[pattern] = re.compile(glob(pattern))
             else:
-                self._globs[pattern] = re.compile(glob(pattern))
+                self._plain.add(key)
+        self.globs = Globs(globs)
+        """Those that are neither exact nor suffixes."""
 
     def __len__(self) -> int:
         """Patterns that were put in."""
-        return len(self._exact) + len(self._suffixes) + len(self._globs)
+        return len(self._plain) + len(self.globs.patterns)
 
     def __iter__(self) -> Iterator[str]:
-        yield from self._exact
-        yield from (f"*.{suffix}" for suffix in self._suffixes)
-        yield from self._globs
+        yield from (f"*{key}" if key.startswith(".") else key for key in self._plain)
+        yield from self.globs.patterns
 
     def __contains__(self, name: Name) -> bool:
         """Say whether a name is meant."""
-        text = name.text
-        if text in self._exact:
-            return True
-        if self._suffixes:
-            dot = text.find(".")
-            while dot >= 0:
-                if text[dot + 1 :] in self._suffixes:
-                    return True
-                dot = text.find(".", dot + 1)
-        return bool(self._globs) and any(pattern.fullmatch(text) for pattern in self._globs.values())
+        return self.has(name.text)
+
+    def has(self, name: str) -> bool:
+        """Say whether the text of a name is meant."""
+        return not self._plain.isdisjoint(keys_of(name)) or any(self.globs.matching(name))
 
     def covers(self, pattern: str) -> bool:
         """Say whether all that `pattern` means is in the set as well; False where that is not certain."""
-        if pattern in self._globs or "*" in self._globs:
+        if pattern in self.globs.patterns or "*" in self.globs.patterns:
             return True
-        if not _WILD & set(pattern):
-            return Name(pattern) in self
-        suffix = pattern.removeprefix("*.")
-        return not _WILD & set(suffix) and any(parent in self._suffixes for parent in (suffix, *_parents(suffix)))
+        key = plain_key(pattern)
+        if key is None:
+            return False
+        return not self._plain.isdisjoint(keys_of(key)) if key.startswith(".") else self.has(key)
+
+
+class Globs:
+    """Patterns with wildcards, each filed by three characters that a name must have in a row: the rarest that it has.
+
+    A pattern without such three is tried on every name.
+
+    Args:
+        patterns: as written, and compiled.
+    """
+
+    __slots__ = ("_filed", "patterns")
+
+    def __init__(self, patterns: Mapping[str, re.Pattern[str]]) -> None:
+        self.patterns = patterns
+        grams = {pattern: {gram for run in re.split(r"[*?]", pattern) for gram in _grams(run)} for pattern in patterns}
+        counts = Counter(gram for known in grams.values() for gram in known)
+        self._filed: dict[str, list[str]] = {}
+        for pattern, known in grams.items():
+            rarest = min(known, key=lambda gram: (counts[gram], gram), default="")
+            self._filed.setdefault(rarest, []).append(pattern)
+
+    def matching(self, name: str) -> Iterator[str]:
+        """Give the patterns that mean a name."""
+        if not self.patterns:
+            return
+        for gram in self._filed.keys() & {"", *_grams(name)}:
+            for pattern in self._filed[gram]:
+                if self.patterns[pattern].fullmatch(name):
+                    yield pattern
+
+
+def _grams(text: str) -> Iterator[str]:
+    return (text[place : place + 3] for place in range(len(text) - 2))
+
+
+def keys_of(name: str) -> list[str]:
+    """Give the keys that mean a name (see `plain_key`): it, and each suffix with its dot."""
+    keys = [name]
+    dot = name.find(".")
+    while dot >= 0:
+        keys.append(name[dot:])
+        dot = name.find(".", dot + 1)
+    return keys
+
+
+def plain_key(pattern: str) -> str | None:
+    """Give what an exact name or a suffix is filed under: itself, from the dot on. None: it is a glob."""
+    rest = pattern[1:] if pattern.startswith("*.") else pattern
+    return None if "*" in rest or "?" in rest else rest
 
 
 def glob(pattern: str) -> str:
@@ -68,12 +113,3 @@ def glob(pattern: str) -> str:
     inner = "".join(f"(?>.*?{part})" for part in parts[1:-1])
     tail = f".*{parts[-1]}" if len(parts) > 1 else ""
     return parts[0] + inner + tail
-
-
-_WILD = frozenset("*?")
-
-
-def _parents(name: str) -> Iterator[str]:
-    while "." in name:
-        name = name.partition(".")[2]
-        yield name

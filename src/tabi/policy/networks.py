@@ -88,10 +88,14 @@ class NetworkSet:
         inner = embedded_network(network)
         return inner is not None and self.covers(inner)
 
+    def prefixes(self, version: int) -> Iterator[tuple[int, int]]:
+        """Give the networks of one family as pairs: bits that are left of an address, and what the others are."""
+        for shift, known in self._prefixes[version].items():
+            yield from ((shift, prefix) for prefix in known)
+
     def spans(self, version: int) -> Spans:
         """Give the addresses of one family as numbers; carried addresses are left out."""
-        lengths = self._prefixes[version]
-        return Spans((prefix << shift, prefix + 1 << shift) for shift, known in lengths.items() for prefix in known)
+        return Spans((prefix << shift, prefix + 1 << shift) for shift, prefix in self.prefixes(version))
 
     def _holds(self, address: Address) -> bool:
         number = int(address)

@@ -9,82 +9,25 @@ whoever asks: a name's owner could point it anywhere.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from tabi.addr import Address, Name
 from tabi.errors import Reply
-from tabi.policy.criteria import METHOD_WORDS, Criterion, Target, Truth
+from tabi.policy.criteria import Truth
+from tabi.policy.index import RuleIndex
+from tabi.policy.masks import lowest
 from tabi.policy.networks import PRIVATE, PrivateNetworks
-from tabi.policy.verdict import NO_GRANTS, Context, Grants, Request, Verdict
-from tabi.wire.socks5 import Command, Method
+from tabi.policy.rule import Rule
+from tabi.policy.verdict import Context, Request, Verdict
+from tabi.wire.socks5 import Command
 
-__all__ = ["NOTHING_MATCHED", "RULE_0", "Rule", "RuleList", "Trial"]
+__all__ = ["NOTHING_MATCHED", "RULE_0", "RuleList", "Trial"]
 
 NOTHING_MATCHED = "no rule matched"
 RULE_0 = "private networks"
 RULE_0_ADVICE = 'a client from another host reaches it only by a rule whose "to" names @private or a network inside it'
 RULE_0_LOCAL = 'a rule whose "to" has only names never reaches it; it takes one that names the network'
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One ``[[rule]]``.
-
-    Args:
-        name: for logs and `tabi explain`.
-        allow: or refuse, with `reply`.
-        reply: what a refused client hears.
-        criteria: all must match.
-        target: the ``to`` among them, if there is one.
-        auth: methods of which the session must have used one; unmet, the request is refused and not passed on to the
-            next rule.
-        literals: False refuses targets given as addresses.
-        open: the rule may serve clients that nobody has authenticated, from anywhere.
-        grants: what an allowed request may do and how much.
-    """
-
-    name: str
-    allow: bool
-    reply: Reply = Reply.NOT_ALLOWED
-    criteria: tuple[Criterion, ...] = ()
-    target: Target | None = None
-    auth: frozenset[Method] = frozenset()
-    literals: bool = True
-    open: bool = False
-    grants: Grants = NO_GRANTS
-
-    def test(self, request: Request, context: Context) -> Truth:
-        """Say whether all criteria match, or None where one waits for the look-up."""
-        undecided = False
-        for criterion in self.criteria:
-            truth = criterion.test(request, context)
-            if truth is False:
-                return False
-            undecided = undecided or truth is None
-        return None if undecided else True
-
-    def why_not(self, request: Request, context: Context) -> str:
-        """Say which criterion fails first."""
-        failing = (one for one in self.criteria if one.test(request, context) is False)
-        return next(failing).why_not(request, context)
-
-    def unmet(self, request: Request, context: Context) -> str:
-        """Say what a matching request still lacks, empty for nothing: its authentication, or a name."""
-        if self.auth and context.method not in self.auth:
-            wanted = " or ".join(sorted(METHOD_WORDS[method] for method in self.auth))
-            used = METHOD_WORDS.get(context.method, str(context.method))
-            return f"the rule wants auth {wanted}, the session used {used}"
-        # DST.ADDR of an association is no target: its datagrams are
-        if not self.literals and request.target is not None and not isinstance(request.target.host, Name):
-            return "the rule takes names only, the target is an address"
-        return ""
-
-    def opens(self, address: Address, *, local_client: bool) -> bool:
-        """Say whether this rule, where it allows, also allows an address of ``@private``."""
-        if self.target is None:
-            return local_client
-        return self.target.opens(address) or (local_client and self.target.names_network_of(address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +47,7 @@ class Trial:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RuleList:
     """Rules in their order. An instance is a `Policy`: call it, or `explain`.
 
@@ -116,18 +59,36 @@ class RuleList:
 
     rules: Sequence[Rule]
     private: PrivateNetworks = PRIVATE
+    _index: RuleIndex = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_index", RuleIndex(self.rules))
+
+    def __reduce__(self) -> tuple[type["RuleList"], tuple[Sequence[Rule], PrivateNetworks]]:
+        """Leave the index out of a pickle: it is made anew where the list arrives."""
+        return RuleList, (self.rules, self.private)
 
     def __call__(self, request: Request, context: Context) -> Verdict:
-        """Judge; see `tabi.policy.verdict`."""
-        walk = _Walk()
-        for number, rule in enumerate(self.rules, 1):
-            truth = rule.test(request, context)
-            if truth is False:  # nearly all of a long list
-                continue
-            verdict = walk.take(number, rule, self._step(rule, truth, request, context), request, context)
-            if verdict is not None:
-                return verdict
-        return walk.end(request, context)
+        """Judge; see `tabi.policy.verdict`. It is the walk of `explain`, over all rules at once."""
+        sure, possible = self._index.match(request, context)
+        barred = 0
+        ip = request.ip
+        if ip is not None and self._is_guarded(ip, request, context):
+            opening = self._index.opening(ip, local_client=_is_local(context))
+            barred = possible & self._index.allowing & ~opening
+            sure &= ~barred
+        first = sure & -sure
+        before = first - 1  # all bits where there is no such rule
+        undecided = possible & ~barred & ~sure & before
+        hopeful = undecided & self._index.granting(request, context)
+        could_allow = self._decide(lowest(hopeful), request, context, tentative=True) if hopeful else None
+        if not first:
+            return could_allow or _nothing_matched(context, barred=bool(barred))
+        verdict = self._decide(lowest(first), request, context, tentative=bool(undecided))
+        return verdict if verdict.allow else could_allow or verdict
+
+    def _decide(self, place: int, request: Request, context: Context, *, tentative: bool) -> Verdict:
+        return _decide(place + 1, self.rules[place], request, context, tentative=tentative)
 
     def explain(self, request: Request, context: Context) -> tuple[Verdict, list[Trial]]:
         """Judge, and tell of every rule that was tried."""
@@ -140,7 +101,7 @@ class RuleList:
             verdict = walk.take(number, rule, step, request, context)
             if verdict is not None:
                 break
-        verdict = verdict or walk.end(request, context)
+        verdict = verdict or walk.end(context)
         if verdict.rule == RULE_0 and not verdict.number:
             trials.append(Trial(0, RULE_0, "yes", f"{request.shown}: {verdict.note}"))
         return verdict, trials
@@ -154,11 +115,15 @@ class RuleList:
 
     def _is_barred(self, rule: Rule, request: Request, context: Context) -> bool:
         ip = request.ip
-        if ip is None or not (ip in self.private or ip == context.listener.host):
+        if ip is None or not self._is_guarded(ip, request, context):
             return False
+        return not rule.opens(ip, local_client=_is_local(context))
+
+    def _is_guarded(self, ip: Address, request: Request, context: Context) -> bool:
+        """Say whether rule 0 stands before an address."""
         if request.command is Command.BIND and ip.is_unspecified:
             return False  # "any peer" is no address; `any_peer` of the rule decides
-        return not rule.opens(ip, local_client=_is_local(context))
+        return ip in self.private or ip == context.listener.host
 
 
 class _Step(Enum):
@@ -197,13 +162,9 @@ class _Walk:
         # before a rule that refuses, an earlier one may still allow an address that the name leads to
         return verdict if verdict.allow else self.could_allow or verdict
 
-    def end(self, request: Request, context: Context) -> Verdict:
+    def end(self, context: Context) -> Verdict:
         """Give the verdict where the list has ended without one."""
-        if self.could_allow is not None:
-            return self.could_allow
-        if self.barred:
-            return Verdict(allow=False, rule=RULE_0, note=RULE_0_LOCAL if _is_local(context) else RULE_0_ADVICE)
-        return Verdict(allow=False, rule=NOTHING_MATCHED)
+        return self.could_allow or _nothing_matched(context, barred=self.barred)
 
 
 def _told(step: _Step, rule: Rule, request: Request, context: Context) -> tuple[str, str]:
@@ -232,6 +193,12 @@ def _decide(number: int, rule: Rule, request: Request, context: Context, *, tent
         note=lacking,
         tentative=tentative and rule.allow and not lacking,
     )
+
+
+def _nothing_matched(context: Context, *, barred: bool) -> Verdict:
+    if barred:
+        return Verdict(allow=False, rule=RULE_0, note=RULE_0_LOCAL if _is_local(context) else RULE_0_ADVICE)
+    return Verdict(allow=False, rule=NOTHING_MATCHED)
 
 
 def _is_local(context: Context) -> bool:

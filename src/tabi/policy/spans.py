@@ -60,6 +60,16 @@ class Spans:
         """Say whether every number of ours is in `other`."""
         return not self - other
 
+    def blocks(self) -> Iterator[tuple[int, int]]:
+        """Cut the numbers into the fewest blocks of powers of two, each a shift and a prefix: ``prefix << shift``."""
+        for begin, end in self:
+            while begin < end:
+                shift = (end - begin).bit_length() - 1
+                if begin:
+                    shift = min(shift, (begin & -begin).bit_length() - 1)
+                yield shift, begin >> shift
+                begin += 1 << shift
+
     def gaps(self) -> "Spans":
         """Give what is not in the set, over all numbers that occur here (below 2**128)."""
         edges = [0, *(edge for span in self for edge in span), 1 << 128]

@@ -10,7 +10,8 @@ from tabi.errors import Reply
 from tabi.policy.criteria import Choice, Criterion, Hosts, Listeners, Ports, Target, Times, Userids, Users, listener_of
 from tabi.policy.names import NameSet
 from tabi.policy.networks import PRIVATE, NetworkSet, PrivateNetworks
-from tabi.policy.rules import NOTHING_MATCHED, RULE_0, Rule, RuleList
+from tabi.policy.rule import Rule
+from tabi.policy.rules import NOTHING_MATCHED, RULE_0, RuleList
 from tabi.policy.spans import Spans
 from tabi.policy.verdict import Context, Grants, Request, Verdict
 from tabi.wire.socks5 import Command, Method

@@ -32,3 +32,15 @@ def test_spans_are_sorted_and_apart(spans: list[tuple[int, int]]) -> None:
 
 def test_equal_spans_have_equal_hashes() -> None:
     assert hash(Spans([(1, 2), (2, 3)])) == hash(Spans([(1, 3)]))
+
+
+@given(LISTS)
+def test_blocks_are_the_same_numbers_in_powers_of_two(spans: list[tuple[int, int]]) -> None:
+    blocks = list(Spans(spans).blocks())
+    covered = [number for shift, prefix in blocks for number in range(prefix << shift, prefix + 1 << shift)]
+    assert covered == sorted(numbers(spans))
+
+
+def test_range_is_cut_into_few_blocks() -> None:
+    assert list(Spans([(8000, 9000)]).blocks()) == [(6, 125), (7, 63), (9, 16), (8, 34), (5, 280), (3, 1124)]
+    assert list(Spans([(0, 1 << 128)]).blocks()) == [(128, 0)]
