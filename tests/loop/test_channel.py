@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from helpers.waiting import PATIENCE
-from tabi.net.channel import Channel, ClosedError
+from tabi.net.channel import MOST_POSTED, Channel, ClosedError
+from tabi.net.tasks import pending
 
 
 def run(body: Callable[[Channel, Channel], Awaitable[None]]) -> None:
@@ -85,5 +86,44 @@ def test_who_hangs_up_hears_what_has_come_and_then_nothing() -> None:
         ours.hang_up()
         with pytest.raises(ClosedError):
             await waiting
+
+    run(body)
+
+
+def test_what_is_posted_comes_in_order() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        for number in range(3000):
+            ours.post((number, bytes(100)))
+        assert [(await theirs.receive()).value[0] for _ in range(3000)] == list(range(3000))
+        ours.post("afterwards")
+        assert (await theirs.receive()).value == "afterwards"
+
+    run(body)
+
+
+def test_of_what_is_posted_to_one_who_hangs_the_oldest_is_lost_and_one_task_waits() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        count = 3 * MOST_POSTED
+        for number in range(count):
+            ours.post(number)
+            if number % 1000 == 0:
+                await asyncio.sleep(0)  # the task sends as long as there is room
+        assert len(pending()) == 1
+        ours.post("the last")
+        got = []
+        while not got or got[-1] != "the last":
+            got.append((await theirs.receive()).value)
+        assert MOST_POSTED <= len(got) < count
+        assert got[-MOST_POSTED:-1] == list(range(count - MOST_POSTED + 1, count))
+
+    run(body)
+
+
+def test_what_is_posted_to_one_who_is_gone_is_forgotten() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        theirs.close()
+        ours.post("anybody?")
+        await asyncio.gather(*pending())
+        assert not pending()
 
     run(body)

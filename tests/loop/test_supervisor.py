@@ -237,6 +237,9 @@ def test_the_successor_of_a_killed_worker_serves_who_waits_and_counts_from_nothi
 ) -> None:
     with configured(tmp_path, LIMITED, workers=2) as server:
         first = server.workers(2)
+        for _ in range(6):
+            tunnel_as(server.address, b"bob", echo).close()
+        until(lambda: len(server.records) == 6, "their lines")
         kept = [tunnel_as(server.address, b"alice", echo) for _ in range(2)]
         for pid in first:
             os.kill(pid, signal.SIGKILL)
@@ -254,6 +257,9 @@ def test_the_successor_of_a_killed_worker_serves_who_waits_and_counts_from_nothi
         with tunnel_as(server.address, b"alice", echo), tunnel_as(server.address, b"alice", echo) as sock:
             assert echoes(sock)
         assert not set(server.workers(2)) & set(first)
+        numbers = [record["session"] for record in server.records]
+        assert len(numbers) >= 6 + 8
+        assert len(set(numbers)) == len(numbers)  # none is given anew
         assert sum("ended with -9" in line for line in server.errors) == 2
         server.reload(LIMITED)
         assert server.stop() == 0

@@ -8,11 +8,15 @@ import asyncio
 import os
 import pickle
 import socket
+from collections import deque
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
-__all__ = ["Channel", "ClosedError", "Message"]
+from tabi.net.tasks import spawn
 
+__all__ = ["MOST_POSTED", "Channel", "ClosedError", "Message"]
+
+MOST_POSTED = 10_000  # messages that wait for an end that hangs
 _PACKET = 32_768  # a packet of this size fits into the default buffer of a Unix socket with room for others
 _MOST_FDS = 250  # SCM_MAX_FD of the kernel is 253
 
@@ -29,12 +33,14 @@ class Message(NamedTuple):
 
 
 class Channel:
-    """One end. Send from one task and receive in one task at a time."""
+    """One end. Send from as many tasks as you like, receive in one."""
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._sending = asyncio.Lock()
+        self._posted: deque[object] = deque(maxlen=MOST_POSTED)
+        self._posting: asyncio.Task[None] | None = None
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
@@ -58,6 +64,22 @@ class Channel:
                 await self._send(b"\1", (carrier, *fds))
             finally:
                 os.close(carrier)
+
+    def post(self, value: object) -> None:
+        """Send an object when there is room; nobody hears whether it came.
+
+        An end that takes nothing misses the oldest of more than `MOST_POSTED`.
+        """
+        self._posted.append(value)
+        if self._posting is None or self._posting.done():
+            self._posting = spawn(self._send_posted(), name="posted messages")
+
+    async def _send_posted(self) -> None:
+        try:
+            while self._posted:
+                await self.send(self._posted.popleft())
+        except ClosedError:
+            self._posted.clear()
 
     async def receive(self) -> Message:
         """Wait for a message.
@@ -89,6 +111,8 @@ class Channel:
 
     def close(self) -> None:
         """Close this end."""
+        if self._posting is not None:
+            self._posting.cancel()
         self._sock.close()
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:

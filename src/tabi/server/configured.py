@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from tabi.addr import Address, Endpoint
@@ -32,7 +32,7 @@ class ConfiguredServer:
         write_log: takes session lines.
         counts: see `Server`.
         workers: how many processes share the cores for hashing.
-        numbers: the first session's number, and the step to the next: different workers give different numbers.
+        numbers: see `Server`.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ConfiguredServer:
         write_log: Callable[[str], None],
         counts: Counts | None = None,
         workers: int = 1,
-        numbers: tuple[int, int] = (1, 1),
+        numbers: Iterator[int] | None = None,
     ) -> None:
         configuration = self.configuration = prepared.configuration
         cores = max(1, len(os.sched_getaffinity(0)) // workers)

@@ -11,7 +11,7 @@ import itertools
 import logging
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Self, TypeAlias
 
@@ -79,7 +79,7 @@ class Server:
         user_limits: by user name, how much the sessions of a user may do together.
         counts: where connections and sessions are counted; a `tabi.server.sharedtable.SharedTable` has caps and limits
             hold over all workers.
-        numbers: the number of the first session, and the step to the next.
+        numbers: of the sessions, each another one; the default counts from 1.
         workers: processes that share what the system grants a user, such as pipes.
     """
 
@@ -96,7 +96,7 @@ class Server:
         access: Access | None = None,
         user_limits: Mapping[bytes, Limits] = MappingProxyType({}),
         counts: Counts | None = None,
-        numbers: tuple[int, int] = (1, 1),
+        numbers: Iterator[int] | None = None,
         workers: int = 1,
     ) -> None:
         self.settings = settings or Settings()
@@ -115,7 +115,7 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._sessions: dict[int, Session] = {}
         self._shared_ports: dict[Address, SharedPort] = {}
-        self._numbers = itertools.count(*numbers)
+        self._numbers = itertools.count(1) if numbers is None else numbers
         self._workers = workers
         self._last_exhausted = -_EXHAUSTED_EVERY
         self._at_once = asyncio.Event()

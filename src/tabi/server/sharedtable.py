@@ -32,8 +32,9 @@ __all__ = ["SharedTable"]
 _ROWS: Final = 1 << 16
 _WINDOW: Final = 16
 
-# Words of 8 bytes. Head: rows, columns, key of the hash (two). Row: hash of the key (two), when the bucket that lies
-# there is full again (0: none lies there), and the columns. A cell is what follows the hash.
+# Words of 8 bytes. Head: rows, columns, key of the hash (two); then how many sessions each column has numbered.
+# Row: hash of the key (two), when the bucket that lies there is full again (0: none lies there), and the columns. A cell
+# is what follows the hash.
 _HEAD: Final = 4
 _STAMP: Final = 2
 _COLUMNS: Final = 3
@@ -58,9 +59,10 @@ class SharedTable:
         self._clock = clock
         self._memory = mmap.mmap(descriptor, 0)
         self._words = memoryview(self._memory).cast("q")
-        self._rows, self._width = self._words[0], _COLUMNS + self._words[1]
-        if not 0 <= column < self._words[1]:
-            raise ValueError(f"column {column} of {self._words[1]}")
+        self._rows, self._workers = self._words[0], self._words[1]
+        self._first, self._width = _HEAD + self._workers, _COLUMNS + self._workers
+        if not 0 <= column < self._workers:
+            raise ValueError(f"column {column} of {self._workers}")
         self._column = column
         self._salt = bytes(self._words[2:_HEAD])
         self._bases: dict[bytes, int] = {}  # where the rows are that have something in our column
@@ -75,7 +77,7 @@ class SharedTable:
         Memory is taken from the system as rows are used.
         """
         descriptor = os.memfd_create("tabi-counts", os.MFD_CLOEXEC)
-        os.truncate(descriptor, 8 * (_HEAD + rows * (_COLUMNS + columns)))
+        os.truncate(descriptor, 8 * (_HEAD + columns + rows * (_COLUMNS + columns)))
         os.pwrite(descriptor, struct.pack("qq", rows, columns) + os.urandom(16), 0)
         return cls(descriptor, clock=clock)
 
@@ -100,8 +102,16 @@ class SharedTable:
 
     def clear(self, column: int) -> None:
         """Forget all that a worker counted; call it once that worker is gone."""
-        first = _HEAD + _COLUMNS + column
+        first = self._first + _COLUMNS + column
         self._words[first :: self._width] = memoryview(bytes(8 * self._rows)).cast("q")
+
+    def numbers(self) -> Iterator[int]:
+        """Number sessions, each once in all workers: on from where the worker before us in this column ended."""
+        words, own = self._words, _HEAD + self._column
+        while True:
+            number = words[own] * self._workers + self._column + 1
+            words[own] += 1
+            yield number
 
     # counts
 
@@ -189,7 +199,7 @@ class SharedTable:
 
     def _window(self, low: int) -> Iterator[int]:
         first = low % self._rows
-        return (_HEAD + (first + step) % self._rows * self._width for step in range(_WINDOW))
+        return (self._first + (first + step) % self._rows * self._width for step in range(_WINDOW))
 
     def _find(self, low: int, high: int) -> int | None:
         words = self._words

@@ -150,7 +150,7 @@ class Supervisor:
     def stop_at_once(self) -> None:
         """Have the workers end without waiting for their sessions."""
         for worker in self._workers.values():
-            _ = spawn(worker.channel.send(Stop(0.0)), name=f"stop worker {worker.index}", on_error=lambda _: None)
+            worker.channel.post(Stop(0.0))
 
     def _check_that_it_needs_no_restart(self, configuration: Configuration) -> None:
         if configuration.user != self.configuration.user:
@@ -282,7 +282,7 @@ class Supervisor:
         """Pass on what one worker has judged."""
         for worker in self._workers.values():
             if worker is not source:
-                _ = spawn(worker.channel.send(judged), name=f"tell worker {worker.index}", on_error=lambda _: None)
+                worker.channel.post(judged)
 
 
 def _descriptors(order: Prepare, listeners: Iterable[Listener]) -> list[int]:

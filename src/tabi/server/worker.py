@@ -127,7 +127,7 @@ class Worker:
                 write_log=self._sessions.write,
                 counts=self._table,
                 workers=order.workers,
-                numbers=(order.index + 1, order.workers),
+                numbers=None if self._table is None else self._table.numbers(),
             )
             self._configured.accounts.on_judged = self._share
             self._configured.server.on_failure = self._channel.hang_up  # as if there was no supervisor
@@ -149,7 +149,7 @@ class Worker:
 
     def _share(self, judged: Judged) -> None:
         """Have the other workers count a failed login, or a good one, as well."""
-        _ = spawn(self._channel.send(judged), name="share a login", on_error=lambda _: None)
+        self._channel.post(judged)
 
     def _answer(self, question: Ask) -> list[Row]:
         configured = self._configured

@@ -372,3 +372,16 @@ def test_workers_that_are_killed_at_any_moment_leave_a_table_that_works() -> Non
         for _ in range(3):
             assert workers.table_of_test.acquire(b"user", 3)
         assert not workers.table_of_test.acquire(b"user", 3)
+
+
+def test_a_number_is_given_once_and_a_successor_goes_on() -> None:
+    with tables(3) as views:
+        given = [next(one) for one in [view.numbers() for view in views] for _ in range(4)]
+        assert sorted(given) == list(range(1, 13))
+        views[0].clear(1)  # its worker is dead
+        assert views[0].acquire(b"k")
+        successor = SharedTable(os.dup(views[1].fileno()), 1)
+        numbers = successor.numbers()
+        assert [next(numbers) for _ in range(2)] == [14, 17]
+        del numbers
+        successor.close()
