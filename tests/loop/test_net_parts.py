@@ -5,6 +5,8 @@ import contextlib
 import os
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from types import SimpleNamespace
@@ -349,6 +351,32 @@ def test_lines_of_one_turn_are_written_together_and_in_order() -> None:
         os.close(writer)
 
     run(body)
+
+
+def test_long_lines_of_several_writers_to_one_pipe_stay_whole() -> None:
+    """Each is written in one piece, or it could be torn by what another process writes in between."""
+    reader, writer = os.pipe()
+    program = (
+        "import asyncio, sys\n"
+        "from tabi.net.lines import LineWriter\n"
+        "async def main():\n"
+        "    lines = LineWriter(1, asyncio.get_running_loop())\n"
+        "    for size in range(3900, 4400):\n"
+        "        lines.write(sys.argv[1] * size)\n"
+        "    lines.flush(60)\n"
+        "asyncio.run(main())\n"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", program, letter], stdout=writer) for letter in "äbc"]
+    os.close(writer)
+    with open(reader, "rb") as stream:
+        lines = stream.read().decode().splitlines()
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0, 0]
+    assert len(lines) == 3 * 500
+    for line in lines:
+        text = line.removesuffix(" [cut]")
+        assert len(set(text)) == 1, line[:100]
+        assert len(line.encode()) < select.PIPE_BUF
+        assert text != line or len(text) >= 3900
 
 
 def test_a_reader_that_stalls_loses_lines_by_count_and_never_stops_us() -> None:

@@ -1,7 +1,8 @@
 """Writing log lines to a descriptor that may be slow, without ever waiting for it.
 
 Lines are gathered during one turn of the event loop and written together. What a full pipe does not take is kept up to
-`MOST` bytes; beyond that lines are lost, counted, and the loss is told as soon as there is room.
+`MOST` bytes; beyond that lines are lost, counted, and the loss is told as soon as there is room. Several processes may
+write to one descriptor: a line goes out in one piece, and to what is no file only as much of it as cannot be torn.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ __all__ = ["MOST", "LineHandler", "LineWriter"]
 
 MOST = 4 << 20  # bytes kept for a slow reader: some 15,000 lines
 _ATOMIC = select.PIPE_BUF  # a pipe that polls writable takes this much without blocking
+_CUT = b" [cut]"
 _RETRY = 0.05  # seconds between two tries at a full pipe
 _RETRY_BROKEN = 1.0  # seconds, where writing fails
 _WHOLE = 1 << 20  # a file takes a batch at once
@@ -56,7 +58,7 @@ class LineWriter:
     def write(self, text: str) -> None:
         """Take one line, or several ended by newlines; the last newline is added here."""
         for line in text.split("\n"):
-            data = line.encode("utf-8", "backslashreplace") + b"\n"
+            data = self._bounded(line.encode("utf-8", "backslashreplace")) + b"\n"
             if self._size + len(data) > MOST:
                 self._lost += 1
                 continue
@@ -64,6 +66,12 @@ class LineWriter:
             self._size += len(data)
         if self._scheduled is None:
             self._scheduled = self._loop.call_soon(self._flush)
+
+    def _bounded(self, line: bytes) -> bytes:
+        """Cut a line that would have to be written in several pieces."""
+        if len(line) < self._at_once:
+            return line
+        return line[: self._at_once - len(_CUT) - 1].decode("utf-8", "ignore").encode() + _CUT
 
     def flush(self, patience: float = 1.0) -> None:
         """Write out what is kept, at the end of the program, for `patience` seconds at most."""

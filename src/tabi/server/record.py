@@ -7,14 +7,19 @@ stays in the control plane. The line is made when the end comes back.
 import json
 import marshal
 import time
-from typing import Literal, NamedTuple, Self, TypeAlias
+from typing import Final, Literal, NamedTuple, Self, TypeAlias
 
 from tabi.addr import token
 from tabi.server.outcome import Outcome
 
-__all__ = ["Facts", "LogFormat", "format_line"]
+__all__ = ["LONGEST", "Facts", "LogFormat", "format_line"]
 
 LogFormat: TypeAlias = Literal["text", "json"]
+Fields: TypeAlias = dict[str, str | int | float]
+
+# Bytes without the newline: what several processes write to one pipe at once stays apart up to PIPE_BUF (pipe(7)).
+LONGEST: Final = 4095
+_SHARE: Final = 240  # of a line that would be longer, for each of its fifteen texts
 
 
 class Facts(NamedTuple):
@@ -80,17 +85,43 @@ class Facts(NamedTuple):
 def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:
     """Make the line: who, where to, why, how much, how long, and who hung up. What is not known is left out.
 
-    Values may hold anything that came from the wire; they are escaped here, so that a line stays one line.
+    Values may hold anything that came from the wire; they are escaped here, so that a line stays one line. No line is
+    longer than `LONGEST`; where it would be, its longest values end in an ellipsis.
     """
     fields = _fields(facts, outcome)
+    line = _join(fields, style)
+    if len(line) > LONGEST // 4 and _size(line) > LONGEST:  # a character has four bytes at most
+        line = _join({key: _shorten(value, style) for key, value in fields.items()}, style)
+    return line
+
+
+def _join(fields: Fields, style: LogFormat) -> str:
     if style == "json":
         return json.dumps(fields, ensure_ascii=True)
-    head = fields.pop("time")
-    return f"{head} " + " ".join(f"{key}={token(str(value))}" for key, value in fields.items())
+    (_, head), *others = fields.items()  # the time needs no name
+    return f"{head} " + " ".join(f"{key}={token(str(value))}" for key, value in others)
 
 
-def _fields(facts: Facts, outcome: Outcome) -> dict[str, str | int | float]:
-    fields: dict[str, str | int | float] = {
+def _shorten(value: str | float, style: LogFormat) -> str | float:
+    """Cut a text that would take more than `_SHARE` bytes of the line."""
+    if not isinstance(value, str) or _size(_shown(value, style)) <= _SHARE:
+        return value
+    kept = value[:_SHARE]
+    while _size(_shown(kept + "…", style)) > _SHARE:
+        kept = kept[: len(kept) * 3 // 4]
+    return kept + "…"
+
+
+def _shown(value: str, style: LogFormat) -> str:
+    return json.dumps(value) if style == "json" else token(value)
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "backslashreplace"))
+
+
+def _fields(facts: Facts, outcome: Outcome) -> Fields:
+    fields: Fields = {
         "time": _iso(facts.accepted + outcome.total / 1000),
         "session": facts.session,
         "client": facts.client,

@@ -33,8 +33,8 @@ _ROWS: Final = 1 << 16
 _WINDOW: Final = 16
 
 # Words of 8 bytes. Head: rows, columns, key of the hash (two); then how many sessions each column has numbered.
-# Row: hash of the key (two), when the bucket that lies there is full again (0: none lies there), and the columns. A cell
-# is what follows the hash.
+# Row: hash of the key (two), when the bucket that lies there is full again (0: none lies there), and the columns.
+# A cell is what follows the hash.
 _HEAD: Final = 4
 _STAMP: Final = 2
 _COLUMNS: Final = 3

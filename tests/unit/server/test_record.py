@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tabi.errors import DialTimeoutError, Stage
 from tabi.server.outcome import Outcome, why
-from tabi.server.record import Facts, format_line
+from tabi.server.record import LONGEST, Facts, format_line
 
 FACTS = Facts(
     7,
@@ -116,3 +116,34 @@ def test_only_our_own_limits_are_named_as_limits() -> None:
     assert why(ours) == "limit:connect"
     assert why(DialTimeoutError("the kernel gave up: ETIMEDOUT")) == "failed"
     assert why(DialTimeoutError("no name server answers", stage=Stage.RESOLVE)) == "limit:resolve"
+
+
+HOSTILE = st.text(st.characters(exclude_categories=()), max_size=600)
+
+
+@given(HOSTILE, st.binary(max_size=255), st.binary(max_size=400), HOSTILE, HOSTILE)
+def test_no_line_is_longer_than_what_a_pipe_takes_in_one_piece(
+    target: str, user: bytes, userid: bytes, rule: str, note: str
+) -> None:
+    facts = FACTS._replace(target=target * 4, to=target, user=user, userid=userid, rule=rule * 3)
+    for style in ("text", "json"):
+        line = format_line(facts, OUTCOME._replace(note=note * 20), style)
+        assert len(line.encode("utf-8", "backslashreplace")) <= LONGEST
+        assert "\n" not in line
+        assert "total_ms" in line
+    assert json.loads(line)["session"] == 7
+
+
+def test_only_the_long_values_of_a_line_that_is_too_long_are_cut() -> None:
+    fields = json.loads(format_line(FACTS._replace(target="t" * 5000), OUTCOME, "json"))
+    target = fields.pop("target")
+    assert set(target[:-1]) == {"t"}
+    assert target.endswith("…")
+    assert 100 < len(target) <= 240
+    whole = json.loads(format_line(FACTS, OUTCOME, "json"))
+    assert whole.pop("target") == "example.org:80"
+    assert fields == whole
+
+
+def test_a_line_that_is_short_enough_is_whole_whatever_is_in_it() -> None:
+    assert json.loads(format_line(FACTS._replace(rule="r" * 3000), OUTCOME, "json"))["rule"] == "r" * 3000
