@@ -94,9 +94,14 @@ class Endpoint:
         return cls(socket_address(sockaddr[0]), sockaddr[1])
 
     def __str__(self) -> str:
-        if isinstance(self.host, IPv6Address):
-            return f"[{self.host}]:{self.port}"
-        return f"{self.host}:{self.port}"
+        host = self.host.text if isinstance(self.host, Name) else address_text(self.host)
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+@lru_cache(maxsize=4096)
+def address_text(address: Address) -> str:
+    """Write an address. The last ones are remembered: `ipaddress` takes 2 us for what comes with each connection."""
+    return str(address)
 
 
 @lru_cache(maxsize=4096)

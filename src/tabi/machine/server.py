@@ -131,7 +131,7 @@ class ServerMachine(Machine[ServerEvent]):
         self._due = _Due.NONE
         self._admitted = False
         self._why_refused = ""
-        self._asked = ""
+        self._asked: tuple[Command, WireHost, int] | None = None
         super().__init__()
 
     @property
@@ -224,7 +224,10 @@ class ServerMachine(Machine[ServerEvent]):
             self._out += socks4.ReplyMessage(socks4.Code.REJECTED).encode()
 
     def _failed(self, error: TabiError) -> Failed:
-        return Failed(error, self._asked)
+        if self._asked is None:
+            return Failed(error)
+        command, host, port = self._asked
+        return Failed(error, f"{command} {_show(host)}:{port}")
 
     # the protocol
 
@@ -269,7 +272,7 @@ class ServerMachine(Machine[ServerEvent]):
             raise ProtocolError(text, stage=Stage.REQUEST)
         try:
             request = yield from self._message(socks5.Request)
-            self._asked = f"{request.command} {_show(request.host)}:{request.port}"
+            self._asked = request.command, request.host, request.port
             if self._options.strict_rsv and request.rsv:
                 raise ProtocolError(f"RSV is {request.rsv:#04x}, RFC 1928 has 0", stage=Stage.REQUEST)
             return self._judge(Version.SOCKS5, method, request.command, request.host, request.port)
@@ -301,7 +304,7 @@ class ServerMachine(Machine[ServerEvent]):
             if request.domain is not None:
                 self._version = Version.SOCKS4A
                 host = request.domain
-            self._asked = f"{request.command} {_show(host)}:{request.port}"
+            self._asked = request.command, host, request.port
             if not self._options.takes_socks4:
                 raise AuthError("SOCKS4 carries no password, and this listener wants one")
             self._method = Method.NONE

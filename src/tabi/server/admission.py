@@ -19,7 +19,7 @@ _HANDSHAKE: Final = b"handshake "
 
 def client_key(address: Address) -> ClientKey:
     """Say what counts as one client: an IPv4 address, or an IPv6 /64, all of which one host may use."""
-    return address.packed[:8] if isinstance(address, IPv6Address) else IPv4Address(address).packed
+    return address.packed[:8] if isinstance(address, IPv6Address) else address.packed
 
 
 def show_client(client: ClientKey) -> str:

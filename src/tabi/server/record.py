@@ -7,6 +7,7 @@ stays in the control plane. The line is made when the end comes back.
 import json
 import marshal
 import time
+from functools import lru_cache
 from typing import Final, Literal, NamedTuple, Self, TypeAlias
 
 from tabi.addr import token
@@ -20,6 +21,9 @@ Fields: TypeAlias = dict[str, str | int | float]
 # Bytes without the newline: what several processes write to one pipe at once stays apart up to PIPE_BUF (pipe(7)).
 LONGEST: Final = 4095
 _SHARE: Final = 240  # of a line that would be longer, for each of its fifteen texts
+
+_FOREIGN: Final = frozenset({"user", "userid", "command", "target", "rule", "note"})
+"""Fields that may hold what others wrote, and be more than one word."""
 
 
 class Facts(NamedTuple):
@@ -99,7 +103,7 @@ def _join(fields: Fields, style: LogFormat) -> str:
     if style == "json":
         return json.dumps(fields, ensure_ascii=True)
     (_, head), *others = fields.items()  # the time needs no name
-    return f"{head} " + " ".join(f"{key}={token(str(value))}" for key, value in others)
+    return f"{head} " + " ".join([f"{key}={token(str(value)) if key in _FOREIGN else value}" for key, value in others])
 
 
 def _shorten(value: str | float, style: LogFormat) -> str | float:
@@ -126,28 +130,38 @@ def _fields(facts: Facts, outcome: Outcome) -> Fields:
         "session": facts.session,
         "client": facts.client,
         "listener": facts.listener,
-        "user": _text(facts.user),
-        "userid": _text(facts.userid),
-        "socks": facts.socks,
-        "method": facts.method,
-        "command": facts.command,
-        "target": facts.target,
-        "to": facts.to,
-        "verdict": facts.verdict,
-        "rule": facts.rule,
     }
-    fields = {key: value for key, value in fields.items() if value != ""}
+    if facts.user:
+        fields["user"] = facts.user.decode("utf-8", "backslashreplace")
+    if facts.userid:
+        fields["userid"] = facts.userid.decode("utf-8", "backslashreplace")
+    fields |= {
+        key: text
+        for key, text in (
+            ("socks", facts.socks),
+            ("method", facts.method),
+            ("command", facts.command),
+            ("target", facts.target),
+            ("to", facts.to),
+            ("verdict", facts.verdict),
+            ("rule", facts.rule),
+        )
+        if text
+    }
     if facts.reply >= 0:
         fields["reply"] = facts.reply
-    fields |= {"up": outcome.up, "down": outcome.down}
-    for key, value in (
-        ("handshake", facts.handshake),
-        ("resolve", facts.resolve),
-        ("connect", facts.connect),
+    fields["up"] = outcome.up
+    fields["down"] = outcome.down
+    for key, stage in (
+        ("handshake_ms", facts.handshake),
+        ("resolve_ms", facts.resolve),
+        ("connect_ms", facts.connect),
     ):
-        if value >= 0:
-            fields[f"{key}_ms"] = round(value, 1)
-    fields |= {"total_ms": round(outcome.total, 1), "by": outcome.by, "why": outcome.why}
+        if stage >= 0:
+            fields[key] = round(stage, 1)
+    fields["total_ms"] = round(outcome.total, 1)
+    fields["by"] = outcome.by
+    fields["why"] = outcome.why
     if outcome.note:
         fields["note"] = outcome.note
     return fields
@@ -155,8 +169,10 @@ def _fields(facts: Facts, outcome: Outcome) -> Fields:
 
 def _iso(moment: float) -> str:
     whole = int(moment)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole)) + f".{int((moment - whole) * 1000):03d}Z"
+    return f"{_second(whole)}.{int((moment - whole) * 1000):03d}Z"
 
 
-def _text(raw: bytes | None) -> str:
-    return "" if raw is None else raw.decode("utf-8", "backslashreplace")
+@lru_cache(maxsize=16)
+def _second(whole: int) -> str:
+    """Write a second: thousands of lines share one."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
