@@ -24,6 +24,7 @@ from helpers.socks import (
 from helpers.targets import banner, closed_port, target
 from helpers.tcp_table import dialling, full_backlog, unread
 from helpers.waiting import PATIENCE
+from tabi.addr import Endpoint
 from tabi.config.settings import TimeLimits
 from tabi.errors import Reply
 from tabi.policy.verdict import Context, Request, Verdict
@@ -120,6 +121,17 @@ def test_an_address_that_policy_refuses_is_struck_out_and_the_next_is_tried() ->
         sock, reply, _, _ = ask5(server.address, 1, b"one.test", port)
         sock.close()
         assert reply == Reply.NOT_ALLOWED
+
+
+def test_an_address_that_was_asked_for_is_judged_once() -> None:
+    judged: list[Request] = []
+
+    def policy(request: Request, _: Context) -> Verdict:
+        judged.append(request)
+        return Verdict(allow=True, rule="all")
+
+    with serving(policy=policy) as running, target() as (host, port), connect5(running.address, host, port):
+        assert [(request.target, request.address) for request in judged] == [(Endpoint.parse(f"{host}:{port}"), None)]
 
 
 @pytest.mark.parametrize(

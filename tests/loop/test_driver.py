@@ -133,6 +133,35 @@ def test_a_literal_on_loopback_waits_for_no_turn_of_the_loop() -> None:
     run(main())
 
 
+def test_only_what_has_to_wait_is_told_and_needs_a_timer() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        waits: list[str] = []
+        timers = []
+        call_at = loop.call_at
+        loop.call_at = lambda *call, **more: timers.append(call) or call_at(*call, **more)  # type: ignore[method-assign]
+
+        def drive_to(port: int, who: str) -> "asyncio.Task[Connection]":
+            plan = direct(Endpoint(V4, port), permit=lambda _: True, options=DirectOptions(timeout=600))
+            work = drive(plan, resolver=FakeResolver(), client="me", on_wait=lambda: waits.append(who))
+            return loop.create_task(work)
+
+        with listening(V4) as (_, port):
+            connection = await drive_to(port, "at once")
+            connection.handle.close()
+            assert (waits, timers) == ([], [])
+        with full_listener() as port:
+            task = drive_to(port, "waiting")
+            await until(lambda: waits)
+            assert waits == ["waiting"]
+            assert len(timers) == 1
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(main())
+
+
 @pytest.mark.parametrize("address", [V4, V6])
 def test_a_port_without_listener_is_refused(address: Address) -> None:
     with pytest.raises(DialError) as caught:
@@ -277,9 +306,7 @@ def test_a_connection_that_the_plan_was_not_told_of_is_closed() -> None:
 
 
 @pytest.mark.parametrize("failure", ["refused", "to oneself"])
-def test_the_socket_of_a_failed_attempt_is_closed_at_once(
-    failure: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_socket_of_a_failed_attempt_is_closed_at_once(failure: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[set[str]] = []
     closed = closed_port()
     if failure == "to oneself":

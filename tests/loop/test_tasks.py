@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from helpers.looping import run, until
-from tabi.net.tasks import pending, settle, spawn
+from tabi.net.tasks import begin, pending, settle, spawn
 
 
 class TroubleError(Exception):
@@ -170,3 +170,75 @@ def test_errors_while_settling_are_told(caplog: pytest.LogCaptureFixture) -> Non
 
     run(main())
     assert ["stumbler" in record.getMessage() for record in caplog.records] == [True]
+
+
+def no_name() -> str:
+    raise AssertionError("nothing waits, so nothing needs a name")
+
+
+def test_what_needs_no_wait_is_done_at_once_without_a_task() -> None:
+    async def main() -> None:
+        done: list[int] = []
+
+        async def work() -> None:
+            done.append(1)
+
+        assert begin(work(), name=no_name) is None
+        assert done == [1]
+        with pytest.raises(ZeroDivisionError):
+            begin(divide(), name=no_name)
+        assert pending() == ()
+
+    async def divide() -> None:
+        _ = 1 / 0
+
+    run(main())
+
+
+def test_what_has_to_wait_goes_on_in_a_task_from_there() -> None:
+    async def main() -> None:
+        gates: list[asyncio.Future[str]] = [asyncio.get_running_loop().create_future() for _ in range(2)]
+        got: list[object] = []
+
+        async def work() -> int:
+            got.append(await gates[0])
+            try:
+                await gates[1]
+            except TroubleError as error:
+                got.append(error)
+            await asyncio.sleep(0)
+            return 7
+
+        task = begin(work(), name=lambda: "s1")
+        assert task is not None
+        assert task.get_name() == "s1"
+        gates[0].set_result("first")
+        trouble = TroubleError()
+        gates[1].set_exception(trouble)
+        assert await task == 7
+        assert got == ["first", trouble]
+
+    run(main())
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+def test_what_has_begun_can_be_cancelled_before_and_after_its_task_has(turns: int) -> None:
+    async def main() -> None:
+        cleaned: list[int] = []
+
+        async def work() -> None:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                cleaned.append(1)
+
+        task = begin(work(), name=lambda: "s1")
+        assert task is not None
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert cleaned == [1]
+
+    run(main())

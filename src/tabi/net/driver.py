@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Protocol, TypeAlias, TypeVar
 
-from tabi.addr import Address, Endpoint, Name
+from tabi.addr import Address, Endpoint, Name, address_text
 from tabi.dial.wishes import (
     Cancel,
     Close,
@@ -56,7 +56,18 @@ def _any_egress(_target: Address) -> None:
     """Leave the choice to the kernel."""
 
 
-async def drive(plan: Steps[C], *, resolver: Asks, client: Hashable, egress: ChooseEgress = _any_egress) -> C:
+def _nothing() -> None:
+    """Do nothing."""
+
+
+async def drive(
+    plan: Steps[C],
+    *,
+    resolver: Asks,
+    client: Hashable,
+    egress: ChooseEgress = _any_egress,
+    on_wait: Callable[[], None] = _nothing,
+) -> C:
     """Carry `plan` out and return its connection; ``handle`` is a non-blocking socket, now the caller's.
 
     However it ends, by connection, error or cancellation, nothing else is left: every other socket is closed, no
@@ -68,11 +79,12 @@ async def drive(plan: Steps[C], *, resolver: Asks, client: Hashable, egress: Cho
         client: on whose account.
         egress: gives, for the address of a target, the local address or the interface that the connection is to come
             from; None leaves it to the kernel. Targets of another family than that address are unreachable.
+        on_wait: called before the first wait, if there is one.
 
     Raises:
         TabiError: what the plan raises.
     """
-    driver = _Driver(resolver, client, egress)
+    driver = _Driver(resolver, client, egress, on_wait)
     winner: C | None = None
     try:
         batch = next(plan)
@@ -92,11 +104,15 @@ async def drive(plan: Steps[C], *, resolver: Asks, client: Hashable, egress: Cho
 class _Driver:
     """What is under way for one plan, and the facts that it has not been told yet."""
 
-    def __init__(self, resolver: Asks, client: Hashable, egress: ChooseEgress) -> None:
+    def __init__(
+        self, resolver: Asks, client: Hashable, egress: ChooseEgress, on_wait: Callable[[], None]
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         self._resolver = resolver
         self._client = client
         self._egress = egress
+        self._on_wait = on_wait
+        self._sleeps: dict[Sleep, float] = {}  # that have no timer yet, and when they are over
         self._under_way: dict[Wish, Callable[[], object]] = {}  # how to give each up
         self._facts: deque[Fact | BaseException] = deque()
         self._sockets: set[socket.socket] = set()
@@ -126,14 +142,22 @@ class _Driver:
     async def next_fact(self) -> Fact:
         while True:
             while not self._facts:
-                self._news = self._loop.create_future()
-                await self._news
+                await self._wait()
             fact = self._facts.popleft()
             if isinstance(fact, BaseException):
                 raise fact
             if self._under_way.pop(fact.wish, None) is not None:
                 return fact
             # It was cancelled after it had come true.
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._on_wait()
+        for sleep, end in self._sleeps.items():
+            self._under_way[sleep] = self._loop.call_at(end, self._tell, Done(sleep)).cancel
+        self._sleeps.clear()
+        self._news = self._loop.create_future()
+        await self._news
 
     def close(self, winner: Connection | None) -> None:
         for give_up in self._under_way.values():
@@ -151,8 +175,9 @@ class _Driver:
         if seconds <= 0:
             self._under_way[wish] = _nothing
             self._tell(Done(wish))
-        else:
-            self._under_way[wish] = self._loop.call_later(seconds, self._tell, Done(wish)).cancel
+        else:  # most plans that end at once never need the timer
+            self._sleeps[wish] = self._loop.time() + seconds
+            self._under_way[wish] = partial(self._sleeps.pop, wish)
 
     def _resolve(self, wish: Resolve) -> None:
         asked = self._resolver.ask(wish.name, wish.family, self._client)
@@ -186,10 +211,11 @@ class _Driver:
             self._tell(Failed(wish, DialError(text, reply=Reply.NETWORK_UNREACHABLE, retryable=False)))
             return
         self._under_way[wish] = partial(self._drop, sock)
-        code = sock.connect_ex((str(wish.address), wish.port))
+        peer = (address_text(wish.address), wish.port)
+        code = sock.connect_ex(peer)
         if code == errno.EINPROGRESS and wish.address.is_loopback:
             # The handshake took place within the first call; asking again spares a turn of the loop.
-            code = sock.connect_ex((str(wish.address), wish.port))
+            code = sock.connect_ex(peer)
         if code in (errno.EINPROGRESS, errno.EALREADY):
             self._loop.add_writer(sock.fileno(), self._decided, wish, remote, sock)
         else:
@@ -221,7 +247,7 @@ class _Driver:
             self._tell(Failed(wish, dial_error(OSError(code, ""), remote)))
             return
         local = Endpoint.from_sockaddr(sock.getsockname())
-        if local == remote:
+        if local.port == remote.port and local.host == remote.host:
             # Both SYNs were ours: a port of the ephemeral range without a listener (RFC 9293 section 3.5).
             self._drop(sock)
             refused = OSError(errno.ECONNREFUSED, "")
@@ -264,10 +290,6 @@ class _Driver:
         else:
             self._loop.remove_reader(sock.fileno())
             self._tell(Done(wish, data))
-
-
-def _nothing() -> None:
-    """Give up what is over already."""
 
 
 def _socket(connection: Connection) -> socket.socket:

@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
-__all__ = ["pending", "settle", "spawn"]
+__all__ = ["begin", "pending", "settle", "spawn"]
 
 T = TypeVar("T")
 
@@ -60,6 +60,54 @@ def spawn(
     _alive.add(task)
     task.watch(_ended)
     return task
+
+
+def begin(coro: Coroutine[Any, Any, T], *, name: Callable[[], str]) -> asyncio.Task[T] | None:  # Any: as above
+    """Run a coroutine up to its first wait at once, and start a task for the rest, if there is one.
+
+    Most of what is ready at once never becomes a task. Until that first wait it must not use what needs a task, such as
+    `asyncio.timeout`.
+
+    Args:
+        coro: what to run.
+        name: makes the task's name.
+
+    Raises:
+        Exception: what the coroutine raised before its first wait.
+    """
+    try:
+        awaited = coro.send(None)
+    except StopIteration:
+        return None
+    return spawn(_Begun(coro, awaited), name=name())
+
+
+class _Begun(Coroutine[Any, Any, T]):  # Any: as above
+    """A coroutine that waits for something already: whoever runs it is told what, and goes on from there."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], awaited: object) -> None:
+        self._coro = coro
+        self._awaited = awaited
+        self._is_told = False
+
+    def send(self, value: Any) -> Any:
+        """Go on."""
+        if not self._is_told:
+            self._is_told = True
+            return self._awaited
+        return self._coro.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        """Go on with an error."""
+        self._is_told = True
+        return self._coro.throw(*error)
+
+    def close(self) -> None:
+        """End."""
+        self._coro.close()
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        raise TypeError("it is run by its task")
 
 
 def pending() -> tuple[asyncio.Task[Any], ...]:  # Any: as above

@@ -80,13 +80,19 @@ class Judgement:
         def permit(address: Address) -> bool:
             nonlocal any_allowed
             self._notes.mark("resolved")
-            verdict = self.judge(Request(event.command, event.target, address))
+            verdict = self._judge_address(event, address)
             if verdict.allow or not any_allowed:  # one refused address does not refuse the session
                 self._notes.note_verdict(verdict)
             any_allowed = any_allowed or verdict.allow
             return verdict.allow and self._has_room(address, verdict)
 
         return permit
+
+    def _judge_address(self, event: RequestReceived, address: Address) -> Verdict:
+        """Judge an address together with the name that led to it; one that was asked for as such is judged already."""
+        if address == event.target.host and self.verdict is not None and not self._is_outdated:
+            return self.verdict
+        return self.judge(Request(event.command, event.target, address))
 
     def _has_room(self, address: Address, verdict: Verdict) -> bool:
         """Count the session in with the rule that allows an address."""

@@ -17,7 +17,7 @@ from tabi.machine.base import Failed, NeedData
 from tabi.machine.server import CredentialsReceived, RequestReceived, ServerMachine
 from tabi.net.clock import minute_of_week
 from tabi.net.linger import reset
-from tabi.net.tasks import spawn
+from tabi.net.tasks import begin, spawn
 from tabi.policy.criteria import METHOD_WORDS
 from tabi.policy.verdict import Context
 from tabi.server.admission import client_key
@@ -112,7 +112,7 @@ class Session:
             self.unwatch()
             self._handshake_over()
             self._note(event)
-            self._task = spawn(self._serve(event), name=f"session {self.number}")
+            self._begin_command(event)
         else:
             self._failed(event)
 
@@ -187,6 +187,16 @@ class Session:
             minute_of_week=minute_of_week(),
         )
         self._judgement = Judgement(self.server.judge, self.server.limits, context, notes)
+
+    def _begin_command(self, event: RequestReceived) -> None:
+        command = self._serve(event)
+        if event.command is Command.CONNECT:  # often done without a wait; the others use asyncio.timeout before theirs
+            self._task = begin(command, name=self._name)
+        else:
+            self._task = spawn(command, name=self._name())
+
+    def _name(self) -> str:
+        return f"session {self.number}"
 
     async def _serve(self, event: RequestReceived) -> None:
         """Supervise the command: whatever happens, the client is answered, the end logged, nothing left open."""
