@@ -154,7 +154,7 @@ def test_only_what_has_to_wait_is_told_and_needs_a_timer() -> None:
             task = drive_to(port, "waiting")
             await until(lambda: waits)
             assert waits == ["waiting"]
-            assert len(timers) == 1
+            assert len([when for when, *_ in timers if when > loop.time() + 300]) == 1
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
