@@ -22,8 +22,11 @@ Fields: TypeAlias = dict[str, str | int | float]
 LONGEST: Final = 4095
 _SHARE: Final = 240  # of a line that would be longer, for each of its fifteen texts
 
-_FOREIGN: Final = frozenset({"user", "userid", "command", "target", "rule", "note"})
-"""Fields that may hold what others wrote, and be more than one word."""
+# Fields that are numbers, addresses of sockets or words of ours: never more than one word, whatever the wire brings.
+_OURS: Final = frozenset({
+    "session", "client", "listener", "socks", "method", "verdict", "reply", "up", "down", "handshake_ms", "resolve_ms",
+    "connect_ms", "total_ms", "by", "why",
+})  # fmt: skip
 
 
 class Facts(NamedTuple):
@@ -103,7 +106,7 @@ def _join(fields: Fields, style: LogFormat) -> str:
     if style == "json":
         return json.dumps(fields, ensure_ascii=True)
     (_, head), *others = fields.items()  # the time needs no name
-    return f"{head} " + " ".join([f"{key}={token(str(value)) if key in _FOREIGN else value}" for key, value in others])
+    return f"{head} " + " ".join([f"{key}={value if key in _OURS else token(str(value))}" for key, value in others])
 
 
 def _shorten(value: str | float, style: LogFormat) -> str | float:
