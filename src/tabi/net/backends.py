@@ -7,16 +7,16 @@ their errors become DialErrors.
 
 import asyncio
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from tabi.addr import Address, Name, parse_host
+from tabi.addr import Address, Name
 from tabi.dial.wishes import Family
-from tabi.errors import AddressError, DialError, DialTimeoutError, Reply, Stage
+from tabi.errors import DialError, DialTimeoutError, Reply, Stage
 from tabi.net.hostsfile import HostsFile
 from tabi.net.pool import Pool
+from tabi.net.system_names import addresses_of, failed, name_of, no_such, read_addresses, read_name
 from tabi.net.tasks import spawn
 
 if TYPE_CHECKING:
@@ -88,44 +88,12 @@ class GetaddrinfoBackend:
         self._pool.close()
 
 
-_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
-
-
 def _getaddrinfo(name: Name, family: Family) -> Answer[tuple[Address, ...]]:
-    # As bytes: the name is in A-labels already, and for text Python would apply its idna codec once more. Flags
-    # stay 0: AI_ADDRCONFIG would hide IPv6 answers on hosts whose only IPv6 address is ::1.
-    try:
-        found = socket.getaddrinfo(name.text.encode(), 0, family=_AF[family], type=socket.SOCK_STREAM)
-    except socket.gaierror as error:
-        if error.errno in _NO_ADDRESS:
-            return Answer(())
-        raise _from_gaierror(name, error) from None
-    except OSError as error:  # EAI_SYSTEM comes as what errno says
-        raise _failed(name, str(error), Reply.GENERAL_FAILURE) from None
-    return Answer(_addresses(str(entry[4][0]) for entry in found))
+    return Answer(addresses_of(name, family))
 
 
 def _getnameinfo(address: Address) -> Answer[Name]:
-    try:
-        text, _ = socket.getnameinfo((str(address), 0), socket.NI_NAMEREQD)
-    except socket.gaierror as error:
-        raise _from_gaierror(address, error) from None
-    except OSError as error:
-        raise _failed(address, str(error), Reply.GENERAL_FAILURE) from None
-    return Answer(_name_of(address, text))
-
-
-_NO_ADDRESS = frozenset({socket.EAI_NODATA, socket.EAI_ADDRFAMILY})
-
-
-def _from_gaierror(what: Name | Address, error: socket.gaierror) -> DialError:
-    if error.errno == socket.EAI_NONAME:
-        return _no_such(what)
-    if error.errno == socket.EAI_AGAIN:
-        return _failed(what, "the name servers do not answer or have a passing trouble")
-    if error.errno == socket.EAI_FAIL:
-        return _failed(what, "the name server refuses or cannot answer")
-    return _failed(what, error.strerror or str(error), Reply.GENERAL_FAILURE)
+    return Answer(name_of(address))
 
 
 class AresBackend:
@@ -183,7 +151,7 @@ class AresBackend:
             raise _from_ares(name, error.args[0], str(error.args[1])) from None
         # An alias may hold for a shorter time than what it stands for.
         ttls = [node.ttl for node in found.nodes] + [alias.ttl for alias in found.cnames]
-        return Answer(_addresses(_text(node.addr[0]) for node in found.nodes), min(ttls, default=None))
+        return Answer(read_addresses(_text(node.addr[0]) for node in found.nodes), min(ttls, default=None))
 
     async def _name(self, address: Address) -> Answer[Name]:
         from aiodns import error as ares
@@ -195,9 +163,10 @@ class AresBackend:
             found = await self._resolver().getnameinfo(zero, _ARES_NI_NAMEREQD | _ARES_NI_LOOKUPHOST)
         except ares.DNSError as error:
             raise _from_ares(address, error.args[0], str(error.args[1])) from None
-        return Answer(_name_of(address, _text(found.node)))
+        return Answer(read_name(address, _text(found.node)))
 
 
+_AF = {4: socket.AF_INET, 6: socket.AF_INET6}
 _ARES_NI_NAMEREQD = 1 << 2  # ares.h
 _ARES_NI_LOOKUPHOST = 1 << 8
 
@@ -206,37 +175,13 @@ def _from_ares(what: Name | Address, code: int, text: str) -> DialError:
     from aiodns import error as ares
 
     if code in (ares.ARES_ENOTFOUND, ares.ARES_ENONAME, ares.ARES_EBADNAME, ares.ARES_ENODATA):
-        return _no_such(what)
+        return no_such(what)
     if code == ares.ARES_ETIMEOUT:
         return DialTimeoutError(f"{what}: the name servers are silent", stage=Stage.RESOLVE)
     if code in (ares.ARES_ENOMEM, ares.ARES_EFILE, ares.ARES_ECANCELLED, ares.ARES_EDESTRUCTION):
-        return _failed(what, text, Reply.GENERAL_FAILURE)
-    return _failed(what, text)  # SERVFAIL, REFUSED and whatever else a server says
-
-
-def _addresses(texts: Iterable[str]) -> tuple[Address, ...]:
-    # A zone ("fe80::1%eth0") means an interface of this host and has no place in SOCKS.
-    return tuple(dict.fromkeys(ip_address(text.partition("%")[0]) for text in texts))
+        return failed(what, text, Reply.GENERAL_FAILURE)
+    return failed(what, text)  # SERVFAIL, REFUSED and whatever else a server says
 
 
 def _text(raw: str | bytes) -> str:
     return raw.decode("ascii", "replace") if isinstance(raw, bytes) else raw
-
-
-def _no_such(what: Name | Address) -> DialError:
-    text = f"{what}: there is no such name" if isinstance(what, Name) else f"{what}: it has no name"
-    return DialError(text, stage=Stage.RESOLVE, reply=Reply.HOST_UNREACHABLE, retryable=False)
-
-
-def _failed(what: object, why: str, reply: Reply = Reply.HOST_UNREACHABLE) -> DialError:
-    return DialError(f"{what}: the look-up failed: {why}", stage=Stage.RESOLVE, reply=reply)
-
-
-def _name_of(address: Address, text: str) -> Name:
-    try:
-        name = parse_host(text)
-    except AddressError as error:
-        raise _failed(address, f"its name cannot be used: {error}") from None
-    if not isinstance(name, Name):
-        raise _failed(address, f"its name is an address, {name}")
-    return name
