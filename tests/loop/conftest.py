@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from helpers.fronts import FRONTS, Front
 from loop.engine_helpers import BUILDS, running
 from tabi.relay import Engine
 
@@ -50,3 +51,13 @@ def open_descriptors() -> dict[int, str]:
         except FileNotFoundError:  # the listing's own
             pass
     return found
+
+
+@pytest.fixture(params=FRONTS)
+def front(request: pytest.FixtureRequest, nothing_left: None) -> Iterator[Front]:
+    """Give each front of the client library, and see that it leaves nothing behind."""
+    front = FRONTS[request.param]()
+    try:
+        yield front
+    finally:
+        front.close()

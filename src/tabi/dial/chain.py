@@ -128,7 +128,7 @@ def accept(bound: Bound, *, timeout: float) -> Plan:
 
 def associate(
     hops: Sequence[Hop], source: Endpoint, *, reach: Reach, timeout: float, prefer: Family = 6
-) -> Plan:
+) -> Steps[Bound]:
     """Plan a UDP association with the last of `hops` (RFC 1928 section 4); it lasts as long as the connection.
 
     The plan's connection has the proxy as `remote`, and the relay as `local`, as the proxy tells it: whether to

@@ -37,7 +37,7 @@ from tabi.net.sockopts import prepare_outbound
 
 __all__ = ["Asks", "ChooseEgress", "drive"]
 
-C = TypeVar("C", bound=Connection)
+T = TypeVar("T")
 ChooseEgress: TypeAlias = Callable[[Address], Address | str | None]
 
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it yet
@@ -61,14 +61,14 @@ def _nothing() -> None:
 
 
 async def drive(
-    plan: Steps[C],
+    plan: Steps[T],
     *,
     resolver: Asks,
     client: Hashable,
     egress: ChooseEgress = _any_egress,
     on_wait: Callable[[], None] = _nothing,
-) -> C:
-    """Carry `plan` out and return its connection; ``handle`` is a non-blocking socket, now the caller's.
+) -> T:
+    """Carry `plan` out and return its result; a connection's ``handle`` is a non-blocking socket, now the caller's.
 
     However it ends, by connection, error or cancellation, nothing else is left: every other socket is closed, no
     timer, reader, writer or look-up stays.
@@ -85,7 +85,7 @@ async def drive(
         TabiError: what the plan raises.
     """
     driver = _Driver(resolver, client, egress, on_wait)
-    winner: C | None = None
+    result: T | None = None
     try:
         batch = next(plan)
         while True:
@@ -93,12 +93,12 @@ async def drive(
                 driver.take(wish)
             batch = plan.send(await driver.next_fact())
     except StopIteration as stop:
-        connection: C = stop.value
-        winner = connection
-        return connection
+        value: T = stop.value
+        result = value
+        return value
     finally:
         plan.close()
-        driver.close(winner)
+        driver.close(result)
 
 
 class _Driver:
@@ -159,11 +159,12 @@ class _Driver:
         self._news = self._loop.create_future()
         await self._news
 
-    def close(self, winner: Connection | None) -> None:
+    def close(self, result: object) -> None:
+        kept = result.handle if isinstance(result, Connection) else None
         for give_up in self._under_way.values():
             give_up()
         for sock in self._sockets:
-            if winner is None or sock is not winner.handle:
+            if sock is not kept:
                 sock.close()
 
     def _tell(self, fact: Fact | BaseException) -> None:
