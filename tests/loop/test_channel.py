@@ -2,7 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+import resource
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -29,9 +31,9 @@ def run(body: Callable[[Channel, Channel], Awaitable[None]]) -> None:
 def test_objects_of_any_size_arrive_whole_and_in_order(size: int) -> None:
     async def body(ours: Channel, theirs: Channel) -> None:
         values = [{"n": n, "data": bytes(size)} for n in range(3)]
-        for value in values:
-            await ours.send(value)
+        sending = asyncio.ensure_future(asyncio.gather(*map(ours.send, values)))
         assert [(await theirs.receive()).value for _ in values] == values
+        await sending
 
     run(body)
 
@@ -44,12 +46,58 @@ def test_descriptors_travel_with_the_object_and_no_other_is_left(size: int) -> N
         await ours.send(bytes(size), (writer,))
         os.close(writer)
         message = await theirs.receive()
-        assert len(message.value) == size
+        assert (len(message.value), message.lost) == (size, False)
         os.write(message.fds[0], b"through")
         os.close(message.fds[0])
         assert os.read(reader, 10) == b"through"
         os.close(reader)
         assert set(os.listdir("/proc/self/fd")) == before
+
+    run(body)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_who_has_no_room_for_a_descriptor_gets_the_object_and_is_told(count: int) -> None:
+    """As many as there is room for would be worse than none: nobody could tell which they are."""
+
+    async def body(ours: Channel, theirs: Channel) -> None:
+        before = set(os.listdir("/proc/self/fd"))
+        with open(os.devnull) as file, running_out(count - 1):
+            await ours.send("object", [file.fileno()] * count)
+            assert await theirs.receive() == ("object", [], True)
+            await ours.send(bytes(100_000))
+            assert len((await theirs.receive()).value) == 100_000
+        assert set(os.listdir("/proc/self/fd")) == before
+
+    run(body)
+
+
+@contextmanager
+def running_out(left: int) -> Iterator[None]:
+    """Let this process have but so many descriptors more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = sorted(int(name) for name in os.listdir("/proc/self/fd"))
+    filled = [os.dup(0) for _ in range(used[-1])]  # so that all below the limit are taken
+    most = max(filled) + 1
+    for fd in filled[len(filled) - left :] if left else ():
+        os.close(fd)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    for fd in filled[: len(filled) - left]:
+        os.close(fd)
+
+
+def test_a_message_whose_sender_was_cancelled_is_forgotten() -> None:
+    async def body(ours: Channel, theirs: Channel) -> None:
+        cancelled = asyncio.ensure_future(ours.send(bytes(5_000_000)))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not cancelled.done()
+        cancelled.cancel()
+        following = asyncio.ensure_future(ours.send("whole"))
+        assert (await theirs.receive()).value == "whole"
+        await following
 
     run(body)
 

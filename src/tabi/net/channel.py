@@ -1,7 +1,8 @@
 """Messages between processes of one tabi: whole objects, and descriptors with them.
 
-A SEQPACKET pair keeps messages apart; what does not fit into a packet travels in a memfd that goes along. Objects are
-pickled: both ends are our own program, started by us, and nobody else holds the sockets.
+A SEQPACKET pair keeps packets apart; a message is as many of them as it takes. No descriptor is needed to send or
+receive one, so a process that has run out of them still hears and answers. Objects are pickled: both ends are our own
+program, started by us, and nobody else holds the sockets.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ __all__ = ["MOST_POSTED", "Channel", "ClosedError", "Message"]
 MOST_POSTED = 10_000  # messages that wait for an end that hangs
 _PACKET = 32_768  # a packet of this size fits into the default buffer of a Unix socket with room for others
 _MOST_FDS = 250  # SCM_MAX_FD of the kernel is 253
+_FIRST, _LAST = 1, 2  # what a packet is of its message, in its first byte
 
 
 class ClosedError(ConnectionError):
@@ -26,10 +28,17 @@ class ClosedError(ConnectionError):
 
 
 class Message(NamedTuple):
-    """What came: an object, and descriptors that are now ours."""
+    """What came.
+
+    Args:
+        value: an object.
+        fds: descriptors that are now ours.
+        lost: there were descriptors, and this process could not have all of them; it has none.
+    """
 
     value: Any  # whatever the other end sent; both ends are the same program
     fds: list[int]
+    lost: bool = False
 
 
 class Channel:
@@ -41,6 +50,7 @@ class Channel:
         self._sending = asyncio.Lock()
         self._posted: deque[object] = deque(maxlen=MOST_POSTED)
         self._posting: asyncio.Task[None] | None = None
+        self._pieces: list[bytes] = []  # of the message that is coming
 
     @classmethod
     def pair(cls) -> tuple[Self, socket.socket]:
@@ -54,16 +64,12 @@ class Channel:
         Raises:
             ClosedError: nobody is there any more.
         """
-        data = pickle.dumps(value)
+        data = memoryview(pickle.dumps(value))
+        pieces = [data[at : at + _PACKET] for at in range(0, len(data), _PACKET)]
         async with self._sending:
-            if len(data) < _PACKET:
-                await self._send(b"\0" + data, fds)
-                return
-            carrier = _carrier_of(data)
-            try:
-                await self._send(b"\1", (carrier, *fds))
-            finally:
-                os.close(carrier)
+            for piece in pieces:
+                kind = (piece is pieces[0]) * _FIRST | (piece is pieces[-1]) * _LAST
+                await self._send((bytes((kind,)), piece), fds if kind & _LAST else ())
 
     def post(self, value: object) -> None:
         """Send an object when there is room; nobody hears whether it came.
@@ -97,13 +103,21 @@ class Channel:
                 raise ClosedError(f"the other process is gone: {error}") from None
             if not data:
                 raise ClosedError("the other process is gone")
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-                for fd in fds:
-                    os.close(fd)
-                raise ClosedError("a message was cut, which our own messages never are")
-            if data[:1] == b"\1":
-                return Message(pickle.loads(_carried_by(fds.pop(0))), fds)
-            return Message(pickle.loads(data[1:]), fds)
+            if (message := self._add(data, fds, lost=bool(flags & socket.MSG_CTRUNC))) is not None:
+                return message
+
+    def _add(self, packet: bytes, fds: list[int], *, lost: bool) -> Message | None:
+        """Take a packet in, and give the message that it makes whole."""
+        if packet[0] & _FIRST:
+            self._pieces = []  # a sender that was cancelled has left the one before unfinished
+        self._pieces.append(packet[1:])
+        if not packet[0] & _LAST:
+            return None
+        pieces, self._pieces = self._pieces, []
+        if lost:
+            while fds:
+                os.close(fds.pop())
+        return Message(pickle.loads(b"".join(pieces)), fds, lost)
 
     def hang_up(self) -> None:
         """Hear no more: what has come is still received, and then whoever receives gets `ClosedError`."""
@@ -115,10 +129,10 @@ class Channel:
             self._posting.cancel()
         self._sock.close()
 
-    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
+    async def _send(self, packet: Sequence[bytes | memoryview], fds: Sequence[int]) -> None:
         while True:
             try:
-                socket.send_fds(self._sock, [data], fds)
+                socket.send_fds(self._sock, packet, fds)
             except BlockingIOError:
                 await self._ready(self._sock.fileno(), writing=True)
             except OSError as error:
@@ -136,18 +150,3 @@ class Channel:
             await ready.wait()
         finally:
             remove(fd)
-
-
-def _carrier_of(data: bytes) -> int:
-    """Put data into a memfd; memory, so that nothing waits."""
-    carrier = os.memfd_create("tabi-message")
-    with open(carrier, "wb", closefd=False) as file:
-        file.write(data)
-    return carrier
-
-
-def _carried_by(carrier: int) -> bytes:
-    """Take it out again, and close the memfd."""
-    with open(carrier, "rb") as file:
-        file.seek(0)
-        return file.read()

@@ -30,6 +30,7 @@ from tabi.server.sharedtable import SharedTable
 __all__ = ["Worker", "drop_privileges", "main"]
 
 STDOUT, STDERR = 1, 2
+NO_DESCRIPTORS = "it is out of descriptors for new listeners; raise its limit (LimitNOFILE= of the unit) or lower cap"
 
 
 class Worker:
@@ -57,6 +58,8 @@ class Worker:
             while drain is None:
                 message = await self._channel.receive()
                 match message.value:
+                    case Prepare() as order if message.lost:
+                        await self._channel.send(Unready(order.generation, NO_DESCRIPTORS))
                     case Prepare() as order:
                         await self._prepare(order, message.fds)
                     case Swap(generation):
