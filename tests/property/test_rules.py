@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 from typing import Any
+from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,10 @@ from hypothesis import strategies as st
 from tabi.addr import Endpoint, Name
 from tabi.config.load import Configuration, load_text
 from tabi.config.openness import find_openings
-from tabi.policy.covering import find_covered
+from tabi.policy import covering
+from tabi.policy.covering import covers, find_covered
 from tabi.policy.rules import RuleList
+from tabi.policy.samples import Members
 from tabi.policy.verdict import Context, Request
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
@@ -225,11 +228,25 @@ def test_look_up_is_spared_only_where_every_address_would_be_refused(rules: list
 def test_rule_that_is_said_never_to_match_can_be_taken_out(rules: list[dict[str, Any]], asked: Asked) -> None:
     loaded = load(rules)
     users = {name.encode(): frozenset(groups) for name, groups in USERS.items()}
-    for number, _ in find_covered(loaded.rules.rules, users):
+    for number, _ in find_covered(loaded.rules, users).pairs:
         kept = [rule for place, rule in enumerate(loaded.rules.rules) if place != number]
         with_it = loaded.rules(asked.request(), asked.context())
         without = RuleList(kept)(asked.request(), asked.context())
         assert (with_it.allow, with_it.reply, with_it.rule) == (without.allow, without.reply, without.rule)
+
+
+@given(RULES, st.sampled_from([0, 4]))
+@settings(max_examples=300)
+def test_no_rule_that_never_matches_is_passed_over(rules: list[dict[str, Any]], few: int) -> None:
+    loaded = load(rules).rules
+    users = {name.encode(): frozenset(groups) for name, groups in USERS.items()}
+    with patch.object(covering, "_FEW", few):  # 0: samples alone say what is compared
+        found = dict(find_covered(loaded, users).pairs)
+    for place, rule in enumerate(loaded.rules):
+        one_by_one = (
+            one for one in range(place) if one not in found and covers(loaded.rules[one], rule, Members(users))
+        )
+        assert found.get(place) == next(one_by_one, None)
 
 
 @given(RULES, requests())

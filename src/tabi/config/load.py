@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -138,18 +138,18 @@ class _Builder:
             clients=rulebook.clients(),
             socks4=not parts["user"],
         )
-        rules = rulebook.rules()
+        rules = RuleList(rulebook.rules(), self._private)
         settings = self._settings(listeners, rulebook)
         self._check_passwords_can_be_had(access)
         if not report.has_errors:  # what could not be read would be taken for "any"
-            self._check_openness(access, rules)
+            self._check_openness(access, rules.rules)
             self._warn(access, rules, users)
         if settings is None or report.has_errors:
             raise ConfigurationError(tuple(report))
         return Configuration(
             path=self._file,
             settings=settings,
-            rules=RuleList(rules, self._private),
+            rules=rules,
             users=users,
             access=access,
             workers=self._top.get("workers"),
@@ -219,7 +219,7 @@ class _Builder:
 
     # judgement of the whole
 
-    def _check_openness(self, access: Access, rules: tuple[Rule, ...]) -> None:
+    def _check_openness(self, access: Access, rules: Sequence[Rule]) -> None:
         for opening in find_openings(access, rules, access.listeners):
             who = "anybody on the Internet" if opening.everybody else f"public clients such as {opening.client}"
             how = " by SOCKS4" if opening.version != "5" else ""
@@ -229,14 +229,20 @@ class _Builder:
                 'ask for a password, limit "from" to your networks, or write open = true in this rule',
             )
 
-    def _warn(self, access: Access, rules: tuple[Rule, ...], users: Mapping[bytes, User]) -> None:
+    def _warn(self, access: Access, rules: RuleList, users: Mapping[bytes, User]) -> None:
         groups = {name: user.groups for name, user in users.items()}
-        for number, earlier in find_covered(rules, groups):
+        covered = find_covered(rules, groups)
+        for number, earlier in covered.pairs:
             line = self._report.line(("rule", earlier))
             self._report.warn(
                 ("rule", number),
-                f'can never match: rule "{rules[earlier].name}" in line {line} takes all that it could',
+                f'can never match: rule "{rules.rules[earlier].name}" in line {line} takes all that it could',
                 "move it up, or take it out",
+            )
+        if covered.compared < len(rules.rules):
+            self._report.warn(
+                ("rule", covered.compared),
+                "from here on tabi did not look for rules that can never match: there are too many alike to compare",
             )
         plain = [number for number, part in enumerate(self._parts["user"]) if part.get("plain")]
         if plain and self._mode & stat.S_IROTH:

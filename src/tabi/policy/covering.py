@@ -3,94 +3,100 @@
 The answer may miss one (several rules together may cover a later one), but never blames a rule that matters.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from tabi.policy.criteria import Choice, Clients, Criterion, Hosts, Listeners, Ports, Target, Times, Userids, Users
-from tabi.policy.networks import PRIVATE, Network, NetworkSet
+from tabi.policy.index import kind_of
+from tabi.policy.masks import Table, bits
+from tabi.policy.networks import PRIVATE, NetworkSet
 from tabi.policy.rule import Rule
+from tabi.policy.rules import RuleList
+from tabi.policy.samples import Members, UserGroups, samples
 from tabi.policy.spans import Spans
 
-__all__ = ["UserGroups", "find_covered"]
+__all__ = ["Covered", "covers", "find_covered"]
 
-UserGroups = Mapping[bytes, frozenset[str]]
-"""All users with their groups."""
+_FEW = 4
+"""Rules that are compared at once; of more the samples are to leave less."""
 
-_PLAIN = 64
-"""Entries up to which a rule is looked up by each of them."""
-
-_BROAD = 300
-"""Rules about neither targets nor users that others are compared with: the first ones; thousands would take minutes."""
+_STEPS = 150_000
+"""Samples and comparisons in all, some seconds: most rules take one or two."""
 
 
-def find_covered(rules: Sequence[Rule], users: UserGroups) -> Iterator[tuple[int, int]]:
-    """Find the rules that can never match.
+@dataclass(frozen=True, slots=True)
+class Covered:
+    """What was found.
 
-    Returns:
-        pairs of places, counted from 0: the rule, and the earlier one that takes its requests.
+    Args:
+        pairs: places, counted from 0: a rule that can never match, and the earlier one that takes its requests.
+        compared: rules that were compared with all before them; fewer than there are where that took too long.
     """
-    places: dict[object, list[int]] = {}  # where a rule is to be looked for; under None those that may cover anything
-    for number, rule in enumerate(rules):
-        candidates = {place for key in _asked(rule, users) for place in places.get(key, ())}
-        covering = next((one for one in sorted(candidates) if _covers(rules[one], rule, users)), None)
+
+    pairs: tuple[tuple[int, int], ...]
+    compared: int
+
+
+def find_covered(rules: RuleList, users: UserGroups) -> Covered:
+    """Find the rules that can never match."""
+    search = _Search(rules, Members(users))
+    pairs: list[tuple[int, int]] = []
+    for place in range(len(rules.rules)):
+        if search.steps > _STEPS:
+            return Covered(tuple(pairs), place)
+        covering = search.covering(place)
         if covering is not None:
-            yield number, covering
-        else:
-            for key in _filed(rule):
-                filed = places.setdefault(key, [])
-                if key is not None or len(filed) < _BROAD:
-                    filed.append(number)
+            pairs.append((place, covering))
+    return Covered(tuple(pairs), len(rules.rules))
 
 
-def _filed(rule: Rule) -> list[object]:
-    """Give the keys under which a rule is filed: one of them is asked for by every rule that it covers."""
-    if rule.target is not None and sum(map(_size, rule.target.within)) in range(1, _PLAIN):
-        return [entry for hosts in rule.target.within for entry in (*hosts.names, *hosts.networks)]
-    for criterion in rule.criteria:
-        if isinstance(criterion, Users) and (criterion.names or criterion.groups):
-            return [*criterion.names, *(f"@{group}" for group in criterion.groups)]
-    return [None]
+class _Search:
+    """Finds what covers a rule. A rule that is covered itself need not be looked at: what covers it covers more."""
+
+    def __init__(self, rules: RuleList, members: Members) -> None:
+        self.steps = 0
+        self._rules = rules.rules
+        self._members = members
+        self._index = rules.index
+        self._having = Table(
+            (kind_of(criterion), (place,)) for place, rule in enumerate(self._rules) for criterion in rule.criteria
+        )
+        self._kinds = {kind_of(criterion) for rule in self._rules for criterion in rule.criteria}
+        self._before = 0  # those to be looked at
+
+    def covering(self, place: int) -> int | None:
+        """Find the first rule before `place` that covers it; to be called for each place in turn."""
+        rule = self._rules[place]
+        for one in bits(self._candidates(place, rule)):
+            self.steps += 1 + (_size(rule) >> 4)
+            if covers(self._rules[one], rule, self._members):
+                return one
+        self._before |= 1 << place
+        return None
+
+    def _candidates(self, place: int, rule: Rule) -> int:
+        """Give the rules that ask for nothing that this one does not, and that match samples of it."""
+        found = self._before
+        for kind in self._kinds - {kind_of(criterion) for criterion in rule.criteria}:
+            found &= ~self._having.get(kind)
+        for request, context in samples(rule, self._members):
+            if found.bit_count() <= _FEW:
+                break
+            self.steps += 1
+            _, possible = self._index.match(request, context)
+            if possible >> place & 1:
+                found &= possible
+        return found
 
 
-def _asked(rule: Rule, users: UserGroups) -> Iterator[object]:
-    """Give all keys under which rules are filed that hold one chosen entry of this rule."""
-    yield None
-    for hosts in rule.target.within if rule.target is not None else ():
-        name = next(iter(hosts.names), None)
-        network = next(iter(hosts.networks), None)
-        if name is not None:
-            yield from _names_around(name)
-            break
-        if network is not None:
-            yield from _networks_around(network)
-            break
-    for criterion in rule.criteria:
-        if isinstance(criterion, Users):
-            user = next((user for user, groups in users.items() if criterion.has(user, groups)), None)
-            if user is not None:
-                yield from (user, *(f"@{group}" for group in users[user]))
+def _size(rule: Rule) -> int:
+    return sum(len(hosts.names) + len(hosts.networks) for hosts in rule.target.within) if rule.target is not None else 0
 
 
-def _names_around(pattern: str) -> Iterator[str]:
-    yield from (pattern, "*")
-    rest = pattern
-    while "." in rest:
-        rest = rest.partition(".")[2]
-        yield f"*.{rest}"
-
-
-def _networks_around(network: Network) -> Iterator[Network]:
-    for length in range(network.prefixlen + 1):
-        yield network.supernet(new_prefix=length)
-
-
-def _size(hosts: Hosts) -> int:
-    return len(hosts.names) + len(hosts.networks)
-
-
-def _covers(earlier: Rule, later: Rule, users: UserGroups) -> bool:
+def covers(earlier: Rule, later: Rule, members: Members) -> bool:
+    """Say whether the earlier rule is sure to take all that the later one could."""
     for wide in earlier.criteria:
         narrow = next((one for one in later.criteria if _same_kind(wide, one)), None)
-        if narrow is None or not _is_within(narrow, wide, users):
+        if narrow is None or not _is_within(narrow, wide, members):
             return False
     return not earlier.allow or _covers_private(earlier, later)
 
@@ -128,7 +134,7 @@ def _is_opened(networks: NetworkSet, opened: tuple[Hosts, ...], only: NetworkSet
     return True
 
 
-def _is_within(narrow: Criterion, wide: Criterion, users: UserGroups) -> bool:
+def _is_within(narrow: Criterion, wide: Criterion, members: Members) -> bool:
     """Say whether all that matches one criterion matches the other of its kind."""
     match narrow, wide:
         case (Choice(), Choice()):
@@ -140,8 +146,7 @@ def _is_within(narrow: Criterion, wide: Criterion, users: UserGroups) -> bool:
         case (Listeners(), Listeners()):
             return all(wide.has(one) for one in narrow.known if narrow.has(one))
         case (Users(), Users()):
-            named = all(wide.has(user, groups) for user, groups in users.items() if narrow.has(user, groups))
-            return named and (wide.nobody or not narrow.nobody)
+            return members.of(narrow) <= members.of(wide) and (wide.nobody or not narrow.nobody)
         case (Userids(), Userids()):
             if not set(wide.but) <= set(narrow.but):
                 return False

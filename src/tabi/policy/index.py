@@ -33,7 +33,7 @@ from tabi.policy.tables import ClaimTable, NameTable, NetworkTable, NumberTable
 from tabi.policy.verdict import Context, Request
 from tabi.wire.socks5 import Method
 
-__all__ = ["RuleIndex"]
+__all__ = ["RuleIndex", "kind_of"]
 
 Matches: TypeAlias = tuple[int, int]
 """Rules that match, and rules that match or are undecided."""
@@ -59,7 +59,7 @@ class RuleIndex:
         by_kind: dict[object, list[tuple[int, Any]]] = {}  # Any: a criterion of the kind that the key says
         others = []
         for place, rule in enumerate(rules):
-            kinds = [_kind_of(criterion) for criterion in rule.criteria]
+            kinds = [kind_of(criterion) for criterion in rule.criteria]
             if None in kinds or len(set(kinds)) < len(kinds):
                 others.append(place)
                 continue
@@ -283,7 +283,7 @@ _KINDS: Mapping[type, Callable[[Any, int], _Kind]] = {
 }  # fmt: skip
 
 
-def _kind_of(criterion: Criterion) -> object:
+def kind_of(criterion: Criterion) -> object:
     """Say with which other criteria one is filed; None: with none."""
     if isinstance(criterion, Choice):
         return Choice, criterion.what

@@ -55,14 +55,15 @@ class RuleList:
         rules: the list.
         private: what rule 0 guards; where it is to hold the server's own addresses, rules that name ``@private`` must
             have been built with the same.
+        index: of the rules.
     """
 
     rules: Sequence[Rule]
     private: PrivateNetworks = PRIVATE
-    _index: RuleIndex = field(init=False, repr=False, compare=False)
+    index: RuleIndex = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_index", RuleIndex(self.rules))
+        object.__setattr__(self, "index", RuleIndex(self.rules))
 
     def __reduce__(self) -> tuple[type["RuleList"], tuple[Sequence[Rule], PrivateNetworks]]:
         """Leave the index out of a pickle: it is made anew where the list arrives."""
@@ -70,17 +71,17 @@ class RuleList:
 
     def __call__(self, request: Request, context: Context) -> Verdict:
         """Judge; see `tabi.policy.verdict`. It is the walk of `explain`, over all rules at once."""
-        sure, possible = self._index.match(request, context)
+        sure, possible = self.index.match(request, context)
         barred = 0
         ip = request.ip
         if ip is not None and self._is_guarded(ip, request, context):
-            opening = self._index.opening(ip, local_client=_is_local(context))
-            barred = possible & self._index.allowing & ~opening
+            opening = self.index.opening(ip, local_client=_is_local(context))
+            barred = possible & self.index.allowing & ~opening
             sure &= ~barred
         first = sure & -sure
         before = first - 1  # all bits where there is no such rule
         undecided = possible & ~barred & ~sure & before
-        hopeful = undecided & self._index.granting(request, context)
+        hopeful = undecided & self.index.granting(request, context)
         could_allow = self._decide(lowest(hopeful), request, context, tentative=True) if hopeful else None
         if not first:
             return could_allow or _nothing_matched(context, barred=bool(barred))

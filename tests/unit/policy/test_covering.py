@@ -3,7 +3,8 @@
 import pytest
 
 from tabi.config.load import load_text
-from tabi.policy.covering import find_covered
+from tabi.policy import covering
+from tabi.policy.covering import Covered, find_covered
 
 HEAD = """
 listen = ["127.0.0.1:1080"]
@@ -21,8 +22,14 @@ USERS = {b"alice": frozenset({"staff"}), b"bob": frozenset[str]()}
 
 
 def covered(*rules: str) -> list[tuple[int, int]]:
+    found = find(*rules)
+    assert found.compared == len(rules)
+    return list(found.pairs)
+
+
+def find(*rules: str) -> Covered:
     text = HEAD + "".join(f"[[rule]]\nname = 'rule {number}'\n{rule}\n" for number, rule in enumerate(rules))
-    return list(find_covered(load_text(text.replace(";", "\n"), "x").rules.rules, USERS))
+    return find_covered(load_text(text.replace(";", "\n"), "x").rules, USERS)
 
 
 ALLOW, REFUSE = "allow = true", "refuse = 'not-allowed'"
@@ -95,3 +102,18 @@ def test_ten_thousand_rules_are_compared_in_no_time() -> None:
     """Each is looked up by what it names; comparing all pairs would be fifty million comparisons."""
     rules = [f"{REFUSE}; to = 'host{number}.example'; port = {number % 65536}" for number in range(10_000)]
     assert covered(*rules, f"{REFUSE}; to = 'host77.example'; port = 77") == [(10_000, 77)]
+
+
+def test_rules_that_overlap_only_in_part_are_compared_as_well() -> None:
+    common = ", ".join(f"'common{number}.example'" for number in range(10))
+    rules = [f"{REFUSE}; to = [{common}, 'host{number}.example']" for number in range(500)]
+    assert covered(*rules, f"{REFUSE}; to = ['common3.example', 'host77.example']") == [(500, 77)]
+
+
+def test_too_many_alike_are_not_compared_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That one of them leaves something out is seen only by comparing it with each of the others."""
+    monkeypatch.setattr(covering, "_STEPS", 1000)
+    rules = [f"{REFUSE}; to = '!host{number}.example'" for number in range(100)]
+    found = find(*rules, f"{REFUSE}; to = '!host1.example'")
+    assert found.pairs == ()
+    assert 20 < found.compared < 100
