@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, run, running, wait_for_port
 from helpers.serving import serving
@@ -71,6 +72,16 @@ def test_clone_over_http(way: str, web: Site, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         assert (tmp_path / "copy/file").read_bytes() == noise(SIZE)
         server.line(socks="5", target=f"{ONLY_HERE}:{web.port}", reply=0)
+
+
+@pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
+def test_password_decides(password: str, is_right: bool, web: Site, tmp_path: Path, members: Members) -> None:
+    proxy = f"socks5h://anna:{password}@{members.addresses[0]}"
+    done = git(tmp_path, "clone", "--quiet", web.url("/project.git"), "copy", ALL_PROXY=proxy)
+    assert (done.returncode == 0) is is_right, done.stderr
+    assert (b"rejected by the SOCKS5 server" in done.stderr) is not is_right
+    assert members.line(user="anna")["why"] == ("fin" if is_right else "auth")
+    assert (web.connections > 0) is is_right
 
 
 def test_clone_and_push_over_git_protocol(repository: Path, tmp_path: Path) -> None:

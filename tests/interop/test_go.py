@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, need_path, run
 from helpers.serving import Running, serving
@@ -12,7 +13,6 @@ from helpers.socks import read_all
 from helpers.targets import closed_port, echo, target
 from helpers.waiting import PATIENCE
 from helpers.web import PAGE, noise, site
-from tabi.server.auth import Passwords
 
 SIZE = 1_000_000
 LIBRARIES = Path("/usr/share/gocode")  # where Debian puts the sources of libraries
@@ -37,7 +37,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def go(
-    client: Path, server: Running, place: str, *login: str, sends: bytes = b""
+    client: Path, server: Running | Members, place: str, *login: str, sends: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     return run(client, str(server.addresses[0]), place, *login, sends=sends)
 
@@ -73,12 +73,12 @@ def test_http_client_of_the_standard_library(client: Path) -> None:
 
 
 @pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
-def test_password_decides(password: str, is_right: bool, client: Path) -> None:
-    with target(echo) as (host, port), serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        done = go(client, server, f"{host}:{port}", "anna", password, sends=b"hello")
+def test_password_decides(password: str, is_right: bool, client: Path, members: Members) -> None:
+    with target(echo) as (host, port):
+        done = go(client, members, f"{host}:{port}", "anna", password, sends=b"hello")
         assert done.stdout == (b"hello" if is_right else b"")
         assert (b"authentication failed" in done.stderr) is not is_right
-        assert server.line(user="anna")["why"] == ("fin" if is_right else "auth")
+        assert members.line(user="anna")["why"] == ("fin" if is_right else "auth")
 
 
 def test_refused_target_is_told(client: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, run
 from helpers.serving import Running, serving
@@ -12,7 +13,6 @@ from helpers.socks import read_all
 from helpers.targets import closed_port, echo, target
 from helpers.waiting import PATIENCE
 from helpers.web import noise
-from tabi.server.auth import Passwords
 
 SIZE = 1_000_000
 # The JVM is started for a moment only: no second compiler, no threads for a collector of garbage.
@@ -30,7 +30,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def java(
-    classes: Path, version: int, server: Running, place: tuple[str, int], *login: str, sends: bytes = b""
+    classes: Path, version: int, server: Running | Members, place: tuple[str, int], *login: str, sends: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     options = (*QUICK, f"-DsocksProxyVersion={version}", "-cp", classes, "Client")
     return run(need("java"), *options, *map(str, server.address), *map(str, place), *login, sends=sends)
@@ -60,12 +60,12 @@ def test_target_on_ipv6(classes: Path) -> None:
 
 
 @pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
-def test_password_decides(password: str, is_right: bool, classes: Path) -> None:
-    with target(echo) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        done = java(classes, 5, server, place, "anna", password, sends=b"hello")
+def test_password_decides(password: str, is_right: bool, classes: Path, members: Members) -> None:
+    with target(echo) as place:
+        done = java(classes, 5, members, place, "anna", password, sends=b"hello")
         assert done.stdout == (b"hello" if is_right else b"")
         assert (b"authentication failed" in done.stderr) is not is_right
-        assert server.line(user="anna")["why"] == ("fin" if is_right else "auth")
+        assert members.line(user="anna")["why"] == ("fin" if is_right else "auth")
 
 
 @pytest.mark.parametrize(("version", "complaint"), [(4, b"SOCKS"), (5, b"SOCKS: Connection refused")])

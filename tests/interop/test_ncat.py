@@ -4,17 +4,19 @@ import subprocess
 
 import pytest
 
+from helpers.members import Members
 from helpers.programs import need, run
 from helpers.serving import Running, serving
 from helpers.socks import read_all
 from helpers.targets import banner, closed_port, target
 from helpers.web import noise
-from tabi.server.auth import Passwords
 
 KINDS = ["socks4", "socks5"]
 
 
-def ncat(kind: str, server: Running, *arguments: str | int, sends: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def ncat(
+    kind: str, server: Running | Members, *arguments: str | int, sends: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
     own = ("--proxy", str(server.addresses[0]), "--proxy-type", kind, "--wait", "20")
     return run(need("ncat"), *own, *map(str, arguments), sends=sends)
 
@@ -44,20 +46,20 @@ def test_target_on_ipv6() -> None:
         server.line(to=f"[::1]:{port}")
 
 
-def test_right_password_opens() -> None:
-    with target(banner(b"hello")) as place, serving(authenticator=Passwords({b"anna": b"se:cret"})) as server:
-        done = ncat("socks5", server, "--proxy-auth", "anna:se:cret", *place)
+def test_right_password_opens(members: Members) -> None:
+    with target(banner(b"hello")) as place:
+        done = ncat("socks5", members, "--proxy-auth", "nick:se:cret", *place)
         assert (done.returncode, done.stdout) == (0, b"hello"), done.stderr
-        server.line(method="password", user="anna")
+        members.line(method="password", user="nick")
 
 
 @pytest.mark.parametrize("login", [("--proxy-auth", "anna:guess"), ()])
-def test_wrong_or_no_password_does_not(login: tuple[str, ...]) -> None:
-    with target(banner(b"hello")) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        done = ncat("socks5", server, *login, *place)
+def test_wrong_or_no_password_does_not(login: tuple[str, ...], members: Members) -> None:
+    with target(banner(b"hello")) as place:
+        done = ncat("socks5", members, *login, *place)
         assert done.returncode != 0
         assert done.stdout == b""
-        server.line(why="auth")
+        members.line(why="auth")
 
 
 def test_socks4_user_id_is_logged_as_a_claim() -> None:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, need_path, run
 from helpers.serving import Running, allow_all, serving
 from helpers.socks import read_all
 from helpers.targets import closed_port, datagram_echo, echo, target
 from helpers.web import noise
-from tabi.server.auth import Passwords
 
 HERE = Path(__file__).parent / "node"
 SIZE = 1_000_000
@@ -24,7 +24,7 @@ ANYBODY = "0.0.0.0"
 def node(
     command: str,
     version: int,
-    server: Running,
+    server: Running | Members,
     destination: tuple[str, int],
     login: dict[str, str] | None = None,
     data: bytes = b"",
@@ -63,13 +63,13 @@ def test_connect_to_ipv6() -> None:
 
 
 @pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
-def test_password_decides(password: str, is_right: bool) -> None:
+def test_password_decides(password: str, is_right: bool, members: Members) -> None:
     login = {"userId": "anna", "password": password}
-    with target(echo) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        done = node("connect", 5, server, place, login, b"hello")
+    with target(echo) as place:
+        done = node("connect", 5, members, place, login, b"hello")
         assert done.stdout == (b"hello" if is_right else b"")
         assert (b"Authentication failed" in done.stderr) is not is_right
-        assert server.line(user="anna")["why"] == ("fin" if is_right else "auth")
+        assert members.line(user="anna")["why"] == ("fin" if is_right else "auth")
 
 
 @pytest.mark.parametrize(("version", "complaint"), [(4, b"Failed"), (5, b"ConnectionRefused")])

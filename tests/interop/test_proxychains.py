@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, run
 from helpers.serving import Running, serving
 from helpers.targets import closed_port
 from helpers.web import PAGE, noise, site
-from tabi.server.auth import Passwords
 
 CONNECTION_FAILED = 7  # curl knows of no proxy here
 
@@ -24,7 +24,7 @@ def proxychains(directory: Path, proxies: list[str], *arguments: str) -> subproc
     return run(program, "-q", "-f", configuration, curl, *own, *arguments)
 
 
-def entry(kind: str, server: Running, login: str = "") -> str:
+def entry(kind: str, server: Running | Members, login: str = "") -> str:
     host, port = server.address
     return f"{kind} {host} {port} {login}"
 
@@ -52,21 +52,20 @@ def test_big_download_is_whole(tmp_path: Path) -> None:
         assert done.stdout == noise(5_000_000), done.stderr
 
 
-def test_chain_through_two_servers(tmp_path: Path) -> None:
-    with site() as web, serving() as first, serving(authenticator=Passwords({b"anna": b"secret"})) as second:
-        teach(second, "127.0.0.1")
-        chain = [entry("socks4", first), entry("socks5", second, "anna secret")]
-        done = proxychains(tmp_path, chain, web.url(host=ONLY_HERE))
+def test_chain_through_two_servers(tmp_path: Path, members: Members) -> None:
+    with site() as web, serving() as first:
+        chain = [entry("socks4", first), entry("socks5", members, "anna secret")]
+        done = proxychains(tmp_path, chain, web.url())
         assert (done.returncode, done.stdout) == (0, PAGE), done.stderr
-        first.line(target=str(second.addresses[0]))
-        second.line(target=f"{ONLY_HERE}:{web.port}", user="anna")
+        first.line(target=str(members.addresses[0]))
+        members.line(target=f"127.0.0.1:{web.port}", user="anna")
 
 
-def test_wrong_password_does_not_open(tmp_path: Path) -> None:
-    with site() as web, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        done = proxychains(tmp_path, [entry("socks5", server, "anna guess")], web.url())
+def test_wrong_password_does_not_open(tmp_path: Path, members: Members) -> None:
+    with site() as web:
+        done = proxychains(tmp_path, [entry("socks5", members, "anna guess")], web.url())
         assert done.returncode == CONNECTION_FAILED
-        server.line(why="auth", user="anna")
+        members.line(why="auth", user="anna")
         assert web.connections == 0
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import socks
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.serving import Running, command, serving
 from helpers.socks import read_all
@@ -14,7 +15,6 @@ from helpers.targets import closed_port, datagram_echo, echo, target
 from helpers.waiting import PATIENCE
 from helpers.web import noise
 from tabi.policy.verdict import Context, Request, Verdict
-from tabi.server.auth import Passwords
 
 KINDS = {"4": socks.SOCKS4, "5": socks.SOCKS5}
 SIZE = 1_000_000
@@ -95,24 +95,24 @@ def test_ruleset_is_told(version: str, code: str) -> None:
 
 
 @pytest.mark.parametrize("login", [("anna", "guess"), (None, None)])
-def test_wrong_or_no_password_is_an_error_of_its_own(login: tuple[str | None, str | None]) -> None:
+def test_wrong_or_no_password_is_an_error_of_its_own(login: tuple[str | None, str | None], members: Members) -> None:
     options = {"username": login[0], "password": login[1]}
-    with target(echo) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        with proxied(socks.SOCKS5, server.address, **options) as sock, pytest.raises(socks.ProxyError) as caught:
+    with target(echo) as place:
+        with proxied(socks.SOCKS5, members.address, **options) as sock, pytest.raises(socks.ProxyError) as caught:
             sock.connect(place)
         assert isinstance(caught.value.socket_err, socks.SOCKS5AuthError)
-        server.line(why="auth")
+        members.line(why="auth")
 
 
-def test_right_password_opens() -> None:
+def test_right_password_opens(members: Members) -> None:
     login = {"username": "anna", "password": "secret"}
-    with target(echo) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        with proxied(socks.SOCKS5, server.address, **login) as sock:
+    with target(echo) as place:
+        with proxied(socks.SOCKS5, members.address, **login) as sock:
             sock.connect(place)
-        server.line(method="password", user="anna", by="client")
+        members.line(method="password", user="anna", by="client")
 
 
-def exchange(sock: socks.socksocket, server: Running, place: tuple[str, int], name: str = "") -> None:
+def exchange(sock: socks.socksocket, server: Running | Members, place: tuple[str, int], name: str = "") -> None:
     """Send datagrams of several sizes and have them back from where they went."""
     sizes = (0, 1, 1400, 8000)
     with sock:

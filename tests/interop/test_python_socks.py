@@ -10,6 +10,7 @@ from python_socks import ProxyError
 from python_socks.async_.asyncio import Proxy as AsyncProxy
 from python_socks.sync import Proxy
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.serving import Running, serving
 from helpers.socks import read_all
@@ -17,7 +18,6 @@ from helpers.targets import closed_port, echo, target
 from helpers.waiting import PATIENCE
 from helpers.web import noise
 from tabi.policy.verdict import Context, Request, Verdict
-from tabi.server.auth import Passwords
 
 SIZE = 1_000_000
 DATA = noise(SIZE)
@@ -44,7 +44,7 @@ def dial(request: pytest.FixtureRequest) -> Dial:
 
 
 
-def url(scheme: str, server: Running, login: str = "") -> str:
+def url(scheme: str, server: Running | Members, login: str = "") -> str:
     return f"{scheme}://{login}{server.addresses[0]}"
 
 
@@ -88,18 +88,18 @@ def test_name_whose_first_address_is_refused_is_reached_at_the_second(dial: Dial
         server.line(target=f"{ONLY_HERE}:{port}", to=f"127.0.0.2:{port}")
 
 
-def test_right_password_opens(dial: Dial) -> None:
-    with target(collect_then_answer) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
-        assert half_close_and_read(dial(url("socks5", server, "anna:secret@"), *place)) == DATA
-        server.line(method="password", user="anna")
+def test_right_password_opens(dial: Dial, members: Members) -> None:
+    with target(collect_then_answer) as place:
+        assert half_close_and_read(dial(url("socks5", members, "anna:secret@"), *place)) == DATA
+        members.line(method="password", user="anna")
 
 
 @pytest.mark.parametrize("login", ["anna:guess@", ""])
-def test_wrong_or_no_password_does_not(login: str, dial: Dial) -> None:
-    with target(echo) as place, serving(authenticator=Passwords({b"anna": b"secret"})) as server:
+def test_wrong_or_no_password_does_not(login: str, dial: Dial, members: Members) -> None:
+    with target(echo) as place:
         with pytest.raises(ProxyError):
-            dial(url("socks5", server, login), *place)
-        server.line(why="auth")
+            dial(url("socks5", members, login), *place)
+        members.line(why="auth")
 
 
 @pytest.mark.parametrize(("scheme", "code"), [("socks4", 91), ("socks5", 5)])

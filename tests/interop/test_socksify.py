@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, run, running, wait_for_port
 from helpers.serving import command, serving
 from helpers.targets import closed_port, datagram_echo
 from helpers.web import PAGE, noise, sha256, site
-from tabi.server.auth import Passwords
 
 VERSIONS = ["4", "5"]
 SIZE = 2_000_000
@@ -62,6 +62,7 @@ def socksify(
     version: str,
     *arguments: str | Path,
     method: str = "none",
+    user: str = "anna",
     sends: bytes = b"",
 ) -> subprocess.CompletedProcess[bytes]:
     configuration = directory / "socks.conf"
@@ -76,7 +77,7 @@ def socksify(
         "SOCKS_CONF": str(configuration),
         "SOCKS_AUTOADD_LANROUTES": "no",
         "SOCKS_DIRECTROUTE_FALLBACK": "no",
-        "SOCKS_USERNAME": "anna",
+        "SOCKS_USERNAME": user,
         "SOCKS_PASSWORD": "secret",
     }
     return run(need("socksify"), *arguments, environment=environment, sends=sends, cwd=directory)
@@ -129,12 +130,12 @@ def test_refused_target_is_told(version: str, tmp_path: Path) -> None:
         server.line(socks=version, reply=5)
 
 
-@pytest.mark.parametrize(("password", "is_right"), [(b"secret", True), (b"other", False)])
-def test_password_decides(password: bytes, is_right: bool, tmp_path: Path) -> None:
-    with site() as web, serving(authenticator=Passwords({b"anna": password})) as server:
-        done = socksify(tmp_path, server.address, "5", *curl(web.url()), method="username")
+@pytest.mark.parametrize(("user", "is_right"), [("anna", True), ("nick", False)])
+def test_password_decides(user: str, is_right: bool, tmp_path: Path, members: Members) -> None:
+    with site() as web:
+        done = socksify(tmp_path, members.address, "5", *curl(web.url()), method="username", user=user)
         assert done.stdout == (PAGE if is_right else b"")
-        assert server.line(user="anna")["why"] == ("fin" if is_right else "auth")
+        assert members.line(user=user)["why"] == ("fin" if is_right else "auth")
         assert web.connections == is_right
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members
 from helpers.names import ONLY_HERE, teach
 from helpers.programs import need, run, running, wait_for_port
 from helpers.serving import Running, serving
@@ -87,7 +88,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
             PRIVILEGE_SEPARATION.rmdir()
 
 
-def proxy_command(kind: str, server: Running) -> str:
+def proxy_command(kind: str, server: Running | Members) -> str:
     host, port = server.address
     return {
         "nc": f"{need('nc.openbsd')} -X 5 -x {host}:{port} %h %p",
@@ -112,6 +113,15 @@ def test_command_runs_through_the_proxy(kind: str, version: str, name: str, sshd
         assert done.returncode == 7, done.stderr
         assert done.stdout.decode().split()[2:] == ["127.0.0.1", str(sshd.port)]
         server.line(socks=version, target=f"{name}:{sshd.port}", to=f"127.0.0.1:{sshd.port}", reply=0)
+
+
+@pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
+def test_password_decides(password: str, is_right: bool, sshd: Sshd, members: Members) -> None:
+    """Of the programs that stand behind ProxyCommand ncat alone can log in."""
+    login = f"{proxy_command('ncat', members)} --proxy-auth anna:{password}"
+    done = run(need("ssh"), *sshd.options(login, "127.0.0.1"), "127.0.0.1", "exit 7")
+    assert done.returncode == (7 if is_right else 255), done.stderr
+    assert members.line(user="anna")["why"] == ("fin" if is_right else "auth")
 
 
 def test_much_output_is_whole(sshd: Sshd) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from helpers.members import Members, serving_members
 from helpers.namespaces import Namespace, why_not
 from helpers.programs import need, run
-from helpers.serving import Running, serving
+from helpers.serving import SERVE, Running, serving
 from helpers.targets import closed_port
 from helpers.web import PAGE, noise, site
-from tabi.server.auth import Passwords
 
 ADDRESS = "192.0.2.1"  # RFC 5737: for documentation, so nobody's
 
@@ -27,7 +27,12 @@ def host() -> Iterator[Namespace]:
 
 
 def tsocks(
-    host: Namespace, directory: Path, server: Running, version: int, *arguments: str, login: tuple[str, str] = ("", "")
+    host: Namespace,
+    directory: Path,
+    server: Running | Members,
+    version: int,
+    *arguments: str,
+    login: tuple[str, str] = ("", ""),
 ) -> subprocess.CompletedProcess[bytes]:
     configuration = directory / "tsocks.conf"
     address, port = server.address
@@ -56,8 +61,9 @@ def test_big_download_is_whole(host: Namespace, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
 def test_password_decides(password: str, is_right: bool, host: Namespace, tmp_path: Path) -> None:
-    table = Passwords({b"anna": b"secret"})
-    with host.entering(site(ADDRESS)) as web, host.entering(serving(authenticator=table)) as server:
+    program = tuple(host.command(*SERVE))
+    with host.entering(site(ADDRESS)) as web, serving_members(tmp_path, program) as accounts:
+        server = Members(accounts)
         done = tsocks(host, tmp_path, server, 5, web.url(), login=("anna", password))
         assert done.stdout == (PAGE if is_right else b""), done.stderr
         assert (b"authentication failed" in done.stderr) is not is_right
