@@ -70,8 +70,8 @@ class Pair:
         self.server = server
         self.client_events: list[ClientEvent | Failed] = []
         self.server_events: list[ServerEvent | Failed] = []
-        self.client_sent = b""
-        self.server_sent = b""
+        self.client_sent: bytes = b""
+        self.server_sent: bytes = b""
         self._cut = cut
 
     def run(self, decide: Decide, *, payload: bytes = b"", banner: bytes = b"") -> None:

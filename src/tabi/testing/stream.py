@@ -39,8 +39,8 @@ class FakeStream:
     def __init__(
         self, part: Part, *, cut: Cut = whole, pace: float = 0.0, ends: bytes | TabiError | None = None
     ) -> None:
-        self.heard = b""
-        self.closed = False
+        self.heard: bytes = b""
+        self.closed: bool = False
         self._lines = list(part)
         self._unheard = b""
         self._cut = cut
