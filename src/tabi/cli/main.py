@@ -108,13 +108,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 1 for a failure, 2 for wrong usage.
     """
-    if isinstance(sys.stdout, TextIOWrapper):  # a locale that cannot show somebody's name must not end a command
-        sys.stdout.reconfigure(errors="backslashreplace")
     arguments = _build_parser().parse_args(argv)
     from tabi.errors import TabiError
 
     try:
         if "run" in arguments:
+            if isinstance(sys.stdout, TextIOWrapper):  # a locale that cannot show a name must not end the command
+                sys.stdout.reconfigure(errors="backslashreplace")
             code: int = arguments.run(arguments)
             return code
         from tabi.cli import serve
