@@ -94,14 +94,15 @@ def test_an_empty_name_or_password_is_refused(guarded: Running, user: bytes, pas
 
 
 def test_a_name_and_a_password_of_255_bytes_work(guarded: Running) -> None:
-    with target() as there, dial(guarded.address) as sock:
-        sock.sendall(USERPASS)
-        assert read_exactly(sock, 2) == b"\x05\x02"
-        send_dribbled(sock, login(b"u" * 255, b"p" * 255))
-        assert read_exactly(sock, 2) == b"\x01\x00"
-        sock.sendall(request5(1, *there))
-        assert read_reply5(sock)[0] == 0
-    assert guarded.line(by="client")["user"] == "u" * 255
+    with target() as there:
+        with dial(guarded.address) as sock:
+            sock.sendall(USERPASS)
+            assert read_exactly(sock, 2) == b"\x05\x02"
+            send_dribbled(sock, login(b"u" * 255, b"p" * 255))
+            assert read_exactly(sock, 2) == b"\x01\x00"
+            sock.sendall(request5(1, *there))
+            assert read_reply5(sock)[0] == 0
+        assert guarded.line(by="client")["user"] == "u" * 255
 
 
 @pytest.mark.parametrize(
