@@ -1,18 +1,18 @@
 """A table in shared memory: counts and token buckets that hold for the whole server, over all its workers.
 
-A row is a key with one column per worker. Each worker writes its own column only and reads the sum, so no count is ever
-written by two, and that of a worker that died is cleared by whoever started it (`SharedTable.clear`). To acquire is to
-add one's own, take the sum, and take it back if that is too much. Two who race for the last place may refuse each
-other; each tries once more. A store that the other processor does not see yet may let both in: all workers but one may
-go beyond the limit, by one each.
+A row is a key with one column per worker (`tabi.relay.rows`). Each worker writes its own column only and reads the sum,
+so no count is ever written by two, and that of a worker that died is cleared by whoever started it
+(`SharedTable.clear`). Two who race for the last place may refuse each other; each tries once more.
 
 A key may lie in any of `_WINDOW` rows, which its hash begins. It is put there under a lock of the file (fcntl(2)), at
 the first free row: one without a key, or whose line is zero and whose bucket is full. So nothing has to be cleaned up,
-and a row in which a worker has something is its to use without a lock. The hash is keyed: no client can choose
-addresses that crowd one window. Where a window is full all the same, or the lock is not to be had, the worker counts
-for itself alone until its own count of that key is zero again, and the log says so once.
+and a row that a worker has pinned is its to use without a lock: it is as long as something is counted there, or as the
+engine may count there (`SharedTable.hold`). The hash is keyed: no client can choose addresses that crowd one window.
+Where a window is full all the same, or the lock is not to be had, the worker counts for itself alone until its own
+count of that key is zero again, and the log says so once.
 
-Only the thread that serves clients may call what is here; a `Cell` that was handed out belongs to its `Bucket`.
+Only the thread that serves clients may call what is here; a `Cell` that was handed out belongs to its `Bucket`, and the
+engine counts in `rows` by itself.
 """
 
 import hashlib
@@ -25,22 +25,23 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from tabi.relay.bucket import Cell, lock_byte, unlock_byte
+from tabi.relay.rows import PIN, Rows
 
-__all__ = ["SharedTable"]
+__all__ = ["NUMBERS", "SharedTable"]
 
 # 88 bytes a row with eight workers. A client that is connected needs two rows at most, a user or a rule three.
 _ROWS: Final = 1 << 16
 _WINDOW: Final = 16
 
 # Words of 8 bytes. Head: rows, columns, key of the hash (two); then how many sessions each column has numbered.
-# Row: hash of the key (two), when the bucket that lies there is full again (0: none lies there), and the columns.
-# A cell is what follows the hash.
+# Row: hash of the key (two), when the bucket that lies there is full again (0: none lies there), and the columns, which
+# are what `Rows` calls a row. A cell is what follows the hash.
 _HEAD: Final = 4
+NUMBERS: Final = _HEAD  # the row of numbers
 _STAMP: Final = 2
 _COLUMNS: Final = 3
 
 _PATIENCE: Final = 50  # tries of some milliseconds each
-_PIN: Final = 1 << 40  # in the column of a worker that has a bucket there; below it `Bucket` counts who waits
 
 _logger = logging.getLogger("tabi")
 
@@ -64,8 +65,10 @@ class SharedTable:
         if not 0 <= column < self._workers:
             raise ValueError(f"column {column} of {self._workers}")
         self._column = column
+        self.rows = Rows(self._words, self._workers, column)
         self._salt = bytes(self._words[2:_HEAD])
-        self._bases: dict[bytes, int] = {}  # where the rows are that have something in our column
+        self._bases: dict[bytes, int] = {}  # where the rows are that are pinned here
+        self._held: set[bytes] = set()  # of these, those that the engine knows
         self._alone: dict[bytes, int] = {}  # counts for which there was no row
         self._cells: dict[bytes, Cell] = {}
         self._has_told = False
@@ -101,17 +104,14 @@ class SharedTable:
         os.close(self._descriptor)
 
     def clear(self, column: int) -> None:
-        """Forget all that a worker counted; call it once that worker is gone."""
+        """Forget all that a worker counted and pinned; call it once that worker is gone."""
         first = self._first + _COLUMNS + column
         self._words[first :: self._width] = memoryview(bytes(8 * self._rows)).cast("q")
 
     def numbers(self) -> Iterator[int]:
         """Number sessions, each once in all workers: on from where the worker before us in this column ended."""
-        words, own = self._words, _HEAD + self._column
         while True:
-            number = words[own] * self._workers + self._column + 1
-            words[own] += 1
-            yield number
+            yield self.rows.number(NUMBERS)
 
     # counts
 
@@ -127,7 +127,7 @@ class SharedTable:
         return False
 
     def release(self, key: bytes) -> None:
-        """Take back an `acquire` that was granted."""
+        """Take back an `acquire` that was granted, or what the engine has counted in a row that is held."""
         base = self._bases.get(key)
         if base is None:
             count = self._alone[key] - 1
@@ -135,17 +135,13 @@ class SharedTable:
                 self._alone[key] = count
             else:
                 del self._alone[key]
-            return
-        own = base + _COLUMNS + self._column
-        count = self._words[own] - 1
-        if not count:
-            del self._bases[key]
-        self._words[own] = count
+        elif not self.rows.add(base + _COLUMNS, -1) and key not in self._held:
+            self._let_go(key, base)
 
     def own(self, key: bytes) -> int:
         """Say how many were counted in here."""
         base = self._bases.get(key)
-        return self._alone.get(key, 0) if base is None else self._words[base + _COLUMNS + self._column]
+        return self._alone.get(key, 0) if base is None else self.rows.own(base + _COLUMNS)
 
     def total(self, key: bytes) -> int:
         """Say how many there are in all workers."""
@@ -154,22 +150,46 @@ class SharedTable:
             if key in self._alone:
                 return self._alone[key]
             base = self._find(*self._hash(key))
-        return 0 if base is None else self._sum(base)
+        return 0 if base is None else self.rows.total(base + _COLUMNS)
 
     def counted(self) -> list[bytes]:
         """List the keys that are counted here."""
-        return [*self._bases, *self._alone]
+        return [*(key for key, base in self._bases.items() if self.rows.own(base + _COLUMNS)), *self._alone]
+
+    # rows for the engine
+
+    def hold(self, key: bytes) -> int | None:
+        """Keep a key's row for the engine to count in, and give the row; None if there is no room."""
+        base = self._bases.get(key)
+        if base is None:
+            if key in self._alone or (base := self._pin(key)) is None:
+                return None
+            self._bases[key] = base
+        self._held.add(key)
+        return base + _COLUMNS
+
+    def let_go(self) -> None:
+        """Keep no row for the engine any more, which must not count in them any more."""
+        held, self._held = self._held, set()
+        for key in held:
+            self._let_go(key, self._bases[key])
+
+    def _let_go(self, key: bytes, base: int) -> None:
+        if self.rows.unpin(base + _COLUMNS):
+            del self._bases[key]
 
     # buckets
 
     def cell(self, key: bytes) -> Cell | None:
-        """Give the place of a token bucket that is shared by all who name this key; None if there is no room.
+        """Give the place of a token bucket that is shared by all who name this key; None: no room, or nobody to share.
 
         It stays for as long as this worker lives.
         """
+        if self._workers == 1:
+            return None
         cell = self._cells.get(key)
         if cell is None:
-            base = self._pin(b"bucket:" + key, _PIN)
+            base = self._pin(b"bucket:" + key)
             if base is None:
                 return None
             words = self._words[base + _STAMP : base + self._width]
@@ -181,17 +201,13 @@ class SharedTable:
     def _add(self, key: bytes) -> int:
         """Add one of ours and return the sum."""
         base = self._bases.get(key)
-        if base is not None:
-            self._words[base + _COLUMNS + self._column] += 1
-        elif key in self._alone or (base := self._pin(key, 1)) is None:
-            count = self._alone[key] = self._alone.get(key, 0) + 1
-            return count
-        else:
+        if base is None:
+            if key in self._alone or (base := self._pin(key)) is None:
+                count = self._alone[key] = self._alone.get(key, 0) + 1
+                return count
             self._bases[key] = base
-        return self._sum(base)
-
-    def _sum(self, base: int) -> int:
-        return sum(self._words[base + _COLUMNS : base + self._width])
+        self.rows.add(base + _COLUMNS, 1)
+        return self.rows.total(base + _COLUMNS)
 
     def _hash(self, key: bytes) -> tuple[int, int]:
         digest = memoryview(hashlib.blake2b(key, digest_size=16, key=self._salt).digest()).cast("q")
@@ -205,8 +221,8 @@ class SharedTable:
         words = self._words
         return next((at for at in self._window(low) if words[at] == low and words[at + 1] == high), None)
 
-    def _pin(self, key: bytes, value: int) -> int | None:
-        """Write a first value into our column of a key's row, so that the row stays; None: there is none."""
+    def _pin(self, key: bytes) -> int | None:
+        """Pin a key's row in our column, so that the row stays; None: there is none."""
         # A holder that was stopped in between comes back within a few turns of the scheduler; counting alone would be
         # wrong for as long as the key lives, so this waits longer than a bucket does.
         if not any(lock_byte(self._descriptor, 0) for _ in range(_PATIENCE)):
@@ -222,7 +238,7 @@ class SharedTable:
                     self._tell("it is full")
                     return None
                 self._words[base], self._words[base + 1] = low, high
-            self._words[base + _COLUMNS + self._column] = value
+            self._words[base + _COLUMNS + self._column] = PIN
             return base
         finally:
             unlock_byte(self._descriptor, 0)
