@@ -5,8 +5,9 @@
 
 from tabi.relay._engine_py import PureEngine
 from tabi.relay.interface import Cause, Closer, End, Engine, FlowLimits, Live
+from tabi.relay.lane import LaneEngine
 
-__all__ = ["ENGINE_NAME", "Cause", "Closer", "End", "Engine", "FlowLimits", "Live", "make_engine"]
+__all__ = ["ENGINE_NAME", "Cause", "Closer", "End", "Engine", "FlowLimits", "LaneEngine", "Live", "make_engine"]
 
 # The choice of build is made here, once: today there is one, so TABI_PURE=1 (take the pure one) is always
 # obeyed.
@@ -15,7 +16,7 @@ _Build = PureEngine
 ENGINE_NAME: str = _Build.name
 
 
-def make_engine(*, workers: int = 1) -> Engine:
+def make_engine(*, workers: int = 1) -> LaneEngine:
     """Make the engine of one worker process; call its `start` next.
 
     Args:

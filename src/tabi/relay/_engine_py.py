@@ -11,14 +11,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
+from tabi.relay._arrival import Listener
 from tabi.relay._flow import Flow, Side
+from tabi.relay._lane_py import MOST_CALLS, Lane
 from tabi.relay._pipes import PipePool
 from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay._relay import Relay
 from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
+from tabi.relay.lane import Call, Door, Permit
+from tabi.relay.rows import Rows
 
 __all__ = ["PureEngine"]
 
@@ -49,11 +54,18 @@ class _Change(NamedTuple):
     bucket: Bucket | None
 
 
-_Order: TypeAlias = Flow | _Cut | _Limit | _Change
+class _Task(NamedTuple):
+    """The order to call something of the lane; `done` is told when it has been."""
+
+    call: Callable[[], object]
+    done: threading.Event | None = None
+
+
+_Order: TypeAlias = Flow | _Cut | _Limit | _Change | _Task
 
 
 class PureEngine:
-    """An `Engine` (see `tabi.relay.interface`) that needs nothing but Python.
+    """A `LaneEngine` (see `tabi.relay.interface` and `tabi.relay.lane`) that needs nothing but Python.
 
     Args:
         workers: processes of this user that run an engine.
@@ -77,6 +89,7 @@ class PureEngine:
         self._adopted = 0  # flows; also the number of the last one
         self._over = 0  # flows whose ends are published
         self._ends: list[End] = []
+        self._calls: list[Call] = []
         self._orders: deque[_Order] = deque()
         self._buckets: dict[int, Bucket] = {}
         self._rung = False  # the bell was rung for orders that wait
@@ -89,6 +102,7 @@ class PureEngine:
         self._report = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         pool = PipePool.for_worker(workers) if pipes is None else PipePool(pipes)
         self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after)
+        self._lane: Lane | None = None
 
     @property
     def failure(self) -> Exception | None:
@@ -147,6 +161,80 @@ class PureEngine:
         with self._lock:
             ends, self._ends = self._ends, []
         return ends
+
+    # the express lane
+
+    def open_lane(self, rows: Rows, *, numbers: int, patience: float) -> None:
+        """Open the lane; once, after `start`."""
+        lane = self._lane = Lane(
+            self._relay, rows, numbers=numbers, patience=patience, clock=self._clock, take_flow=self._take_flow
+        )
+        self._tell(partial(self._relay.share_with, lane))
+
+    def accept_from(self, listener: int) -> None:
+        """Accept from this listening socket, which stays the caller's."""
+        self._tell(partial(self._the_lane.accept_from, Listener(listener)))
+
+    def stop_accepting(self, listener: int) -> None:
+        """Leave a listener alone; done when it returns."""
+        self._have_done(partial(self._the_lane.stop_accepting, listener))
+
+    def teach_door(self, door: Door) -> None:
+        """Serve a client from now on."""
+        self._tell(partial(self._the_lane.teach_door, door))
+
+    def teach_pass(self, door: int, message: bytes, user: bytes, until: float) -> None:
+        """Take this login at a door until then."""
+        self._tell(partial(self._the_lane.teach_pass, door, message, user, until))
+
+    def answer(self, arrival: int, permit: Permit | None) -> None:
+        """Answer an `Ask`."""
+        self._tell(partial(self._the_lane.answer, arrival, permit))
+
+    def calls(self) -> list[Call]:
+        """Take all calls that wait, the oldest first."""
+        with self._lock:
+            calls, self._calls = self._calls, []
+        if len(calls) >= MOST_CALLS:
+            self._tell(self._the_lane.resume)
+        return calls
+
+    def drop_doors(self, doors: Iterable[int]) -> None:
+        """Serve nobody by these doors; done when it returns."""
+        self._have_done(partial(self._the_lane.drop_doors, list(doors)))
+
+    def call_in(self) -> None:
+        """Hand over all arrivals; done when it returns."""
+        self._have_done(self._the_lane.call_in)
+
+    def forget(self) -> None:
+        """Forget all that was taught, and hand over all arrivals; done when it returns."""
+        self._have_done(self._the_lane.forget)
+
+    @property
+    def _the_lane(self) -> Lane:
+        if self._lane is None:
+            raise RuntimeError("the lane is not open")
+        return self._lane
+
+    def _take_flow(self) -> int:
+        with self._lock:
+            self._adopted += 1
+            return self._adopted
+
+    def _tell(self, call: Callable[[], object], done: threading.Event | None = None) -> bool:
+        with self._lock:
+            if not self._stopped:
+                self._order(_Task(call, done))
+            return not self._stopped
+
+    def _have_done(self, call: Callable[[], object]) -> None:
+        """Have the thread do something, and wait for it."""
+        done = threading.Event()
+        if self._tell(call, done):
+            done.wait()
+
+    # flows
 
     def snapshot(self) -> list[Live]:
         """List the flows that are not over, without stopping the engine."""
@@ -241,12 +329,13 @@ class PureEngine:
             side.open()
             side.close(reset=True)
         cause = Cause.SHUTDOWN if self._failure is None else Cause.BUG
-        self._publish([End(flow.number, flow.record, Closer.TABI, cause, 0, 0, 0, flow.started, self._clock())])
+        self._publish([End(flow.number, flow.record, Closer.TABI, cause, 0, 0, 0, flow.started, self._clock())], [])
 
-    def _publish(self, ends: list[End]) -> None:
+    def _publish(self, ends: list[End], calls: list[Call]) -> None:
         with self._lock:
             self._ends += ends
             self._over += len(ends)
+            self._calls += calls
         os.eventfd_write(self._report, 1)
 
     def _serve(self) -> None:
@@ -259,11 +348,20 @@ class PureEngine:
             while not self._stopping:
                 if self._relay.turn():
                     self._take_orders()
-                if ends := self._relay.take_ends():
-                    self._publish(ends)
+                self._report_on()
             self._shut_down()
         except Exception as error:  # noqa: BLE001  the thread's supervisor: no tunnel may wait for who is not there
             self._give_up(error)
+
+    def _report_on(self) -> None:
+        """Publish what the turn has brought."""
+        ends = self._relay.take_ends()
+        lane = self._lane
+        calls = [] if lane is None else lane.take_calls()
+        if ends or calls:
+            self._publish(ends, calls)
+            if lane is not None and len(self._calls) >= MOST_CALLS:
+                lane.pause()
 
     def _take_orders(self) -> None:
         _quiet(self._bell)
@@ -280,6 +378,14 @@ class PureEngine:
             self._relay.take_up(order)
         elif isinstance(order, _Change):
             self._relay.set_bucket(order.number, order.bucket)
+        elif isinstance(order, _Task):
+            try:
+                order.call()
+                if order.done is not None:
+                    self._report_on()
+            finally:  # nobody shall wait for a thread that has died of a bug
+                if order.done is not None:
+                    order.done.set()
         elif isinstance(order, _Limit):
             for number in order.flows:
                 self._relay.limit(number, order.limits)
@@ -291,21 +397,29 @@ class PureEngine:
         with self._lock:
             self._stopped = True
         self._take_orders()
+        if self._lane is not None:
+            self._lane.close()
         self._relay.close(Cause.SHUTDOWN)
-        self._publish(self._relay.take_ends())
+        self._report_on()
 
     def _give_up(self, error: Exception) -> None:
         """End every flow after a bug, in the plainest way: what the bug was in may be called again by any other."""
         with self._lock:
             self._stopped = True
             self._failure = error
-            late = [order for order in self._orders if isinstance(order, Flow)]
+            late = list(self._orders)
             self._orders.clear()
         os.eventfd_write(self._report, 1)  # first, should this fail as well
+        for order in late:
+            if isinstance(order, _Task) and order.done is not None:
+                order.done.set()
+        if self._lane is not None:
+            self._lane.abandon()
         self._relay.abandon(Cause.BUG)
-        self._publish(self._relay.take_ends())
-        for flow in late:
-            self._turn_away(flow)
+        self._report_on()
+        for order in late:
+            if isinstance(order, Flow):
+                self._turn_away(order)
 
 
 def _quiet(eventfd: int) -> None:

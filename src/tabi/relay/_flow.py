@@ -38,9 +38,9 @@ class Side:
         "taken",
     )  # fmt: skip
 
-    def __init__(self, fd: int, owed: bytes) -> None:
+    def __init__(self, fd: int, owed: bytes, sock: socket.SocketType | None = None) -> None:
         self.fd = fd
-        self.sock: socket.SocketType | None = None  # None until the engine's thread takes the flow up
+        self.sock = sock  # None until the engine's thread takes the flow up
         self.flow: Flow | None = None  # None once the flow is over
         self.peer: Side | None = None  # None likewise: no cycle outlives the flow
         self.out = memoryview(owed) if owed else None  # for this socket, not yet taken by its kernel
@@ -134,7 +134,7 @@ class Flow:
 
     __slots__ = (
         "fin_from", "fin_time", "inbound", "last", "limits", "linger", "number", "outbound", "record",
-        "share", "started", "tick",
+        "share", "started", "tail", "tick",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +145,7 @@ class Flow:
         self.outbound = outbound
         self.limits = limits
         self.record = record
+        self.tail = b""  # belongs behind the record, which flows may share
         self.started = self.last = now
         self.fin_from: Side | None = None  # whose FIN came first
         self.fin_time = 0.0
@@ -164,7 +165,8 @@ class Flow:
 
     def live(self) -> Live:
         """Say how the flow is doing. Called from any thread: the sides of a flow never change."""
-        return Live(self.number, self.record, self.outbound.taken, self.inbound.taken, self.started, self.last)
+        record = self.record + self.tail
+        return Live(self.number, record, self.outbound.taken, self.inbound.taken, self.started, self.last)
 
     def verdict(self) -> tuple[Closer, Cause, int]:
         """Say which side ended the flow, how, and with which errno."""

@@ -20,7 +20,7 @@ Everything here belongs to one thread, but for `Relay.live`. It knows no threads
 
 import select
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from tabi.relay._flow import Flow, Linger, Side
 from tabi.relay._groups import Groups, Share
@@ -58,6 +58,19 @@ _READABLE: Final = select.EPOLLIN | _UNSURE
 _INTEREST: Final = select.EPOLLIN | _OUT | select.EPOLLRDHUP | _PRI | select.EPOLLET
 
 
+class Neighbour(Protocol):
+    """Who else lives on the relay's epoll."""
+
+    def handle(self, fd: int, event: int) -> None:
+        """Take an event that is about no flow."""
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until there is something to look at; -1: never."""
+
+    def look(self, now: float) -> None:
+        """Do what is due."""
+
+
 class Relay:
     """Holds flows and moves their bytes, a turn at a time.
 
@@ -69,8 +82,8 @@ class Relay:
     """
 
     __slots__ = (
-        "_bell", "_clock", "_ended", "_epoll", "_flows", "_groups", "_has_groups", "_now", "_pipes", "_pump",
-        "_ready", "_sides", "_wheel",
+        "_bell", "_clock", "_ended", "_epoll", "_flows", "_groups", "_has_groups", "_neighbour", "_now", "_pipes",
+        "_pump", "_ready", "_sides", "_wheel",
     )  # fmt: skip
 
     def __init__(self, bell: int, *, clock: Callable[[], float], pipes: PipePool, splice_after: int) -> None:
@@ -83,6 +96,7 @@ class Relay:
         self._ended: list[End] = []
         self._wheel: Wheel[Flow] = Wheel()
         self._groups = Groups()
+        self._neighbour: Neighbour | None = None
         self._has_groups = False  # once a flow has shared a bucket; before that they cost nothing
         self._pipes = pipes
         self._pump = Pump(pipes, splice_after)
@@ -94,6 +108,9 @@ class Relay:
         timeout = 0.0 if self._ready else self._wheel.wait(self._clock())
         if self._has_groups:
             timeout = _sooner(timeout, self._groups.wait(self._clock()))
+        neighbour = self._neighbour
+        if neighbour is not None:
+            timeout = _sooner(timeout, neighbour.wait(self._clock()))
         events = self._epoll.poll(timeout, _BATCH)
         self._now = self._clock()
         rang = False
@@ -103,6 +120,10 @@ class Relay:
                 self._handle(side, event)
             elif fd == self._bell:
                 rang = True
+            elif neighbour is not None:
+                neighbour.handle(fd, event)
+        if neighbour is not None:
+            neighbour.look(self._now)
         if self._ready:
             self._go_on()
         for flow in self._wheel.due(self._flows, self._now):
@@ -134,6 +155,45 @@ class Relay:
             self._cut(flow, Cause.ERROR)
         else:
             self._arm(flow)
+
+    def begin(self, flow: Flow, *, is_sure: bool) -> None:
+        """Make a flow ours whose sides are open and watched, and if not `is_sure` see what events there were before."""
+        self._flows[flow.number] = flow
+        inbound, outbound = flow.inbound, flow.outbound
+        self._sides[inbound.fd] = inbound
+        self._sides[outbound.fd] = outbound
+        limits = flow.limits
+        if limits.buckets:
+            self._join(flow)
+        if limits.idle or limits.lifetime:
+            self._arm(flow)
+        if not is_sure or inbound.out is not None or outbound.out is not None:
+            self._queue(flow, inbound)
+            self._queue(flow, outbound)
+
+    def share_with(self, neighbour: Neighbour) -> None:
+        """Wait and look at the epoll for somebody else as well."""
+        self._neighbour = neighbour
+
+    def watch(self, fd: int) -> bool:
+        """Have the epoll tell of a socket as it does of those of flows; False: it cannot."""
+        try:
+            self._epoll.register(fd, _INTEREST)
+        except OSError:  # ENOMEM, ENOSPC (fs.epoll.max_user_watches)
+            return False
+        return True
+
+    def listen(self, fd: int) -> bool:
+        """Have the epoll tell of connections, again and again until they are accepted; False: it cannot."""
+        try:
+            self._epoll.register(fd, select.EPOLLIN)
+        except OSError:
+            return False
+        return True
+
+    def ignore(self, fd: int) -> None:
+        """Hear no more of a descriptor."""
+        self._epoll.unregister(fd)
 
     def cut(self, number: int, cause: Cause) -> None:
         """Reset both sides of a flow, if there is one of this number."""
@@ -393,8 +453,8 @@ class Relay:
         """Forget a flow, not earlier than this: until then `abandon` finds it."""
         del self._flows[flow.number]
         error = error or flow.inbound.err or flow.outbound.err
-        up, down = flow.outbound.taken, flow.inbound.taken
-        self._ended.append(End(flow.number, flow.record, closer, cause, error, up, down, flow.started, self._now))
+        record, up, down = flow.record + flow.tail, flow.outbound.taken, flow.inbound.taken
+        self._ended.append(End(flow.number, record, closer, cause, error, up, down, flow.started, self._now))
 
 
 def _sooner(one: float, other: float) -> float:
