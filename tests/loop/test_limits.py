@@ -304,5 +304,5 @@ def test_caps_and_limits_hold_over_all_servers_that_share_a_table(echo: tuple[st
 
 
 def test_a_server_counts_for_itself_by_default() -> None:
-    with serving() as running:
+    with serving(options={"lane": False}) as running:
         assert isinstance(running.server.admission._counts, LocalCounts)

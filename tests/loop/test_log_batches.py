@@ -51,7 +51,7 @@ def test_ends_that_come_together_are_logged_by_one_call() -> None:
             while len(gathered) < len(flows):
                 gathered += ends()
             server.server.engine.ends = lambda: gathered
-            server.server._on_ends()
+            server.server._take_ends()
             server.server.engine.ends = ends
 
         server.call_sync(end_together)

@@ -79,7 +79,9 @@ async def _serve(settings: Settings, log_format: LogFormat) -> int:
     def on_signal(number: signal.Signals) -> None:
         if stop.is_set():
             server.stop_at_once()
-        elif len(server):
+            return
+        server.stop_accepting()
+        if len(server):
             patience = f"{len(server)} sessions have {settings.time.drain:g} s to finish"
             diagnostics.write(f"tabi: {number.name}: not accepting any more; {patience}")
         stop.set()

@@ -75,6 +75,7 @@ class Machine(ABC, Generic[E]):
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._out = bytearray()
+        self._sent_before = 0
         self._need = 0
         self._at_eof = False
         self._over = False
@@ -103,9 +104,17 @@ class Machine(ABC, Generic[E]):
 
     def data_to_send(self) -> bytes:
         """Take, and clear, what is to be sent to the peer."""
+        if self._sent_before:
+            skipped = min(self._sent_before, len(self._out))
+            self._sent_before -= skipped
+            del self._out[:skipped]
         data = bytes(self._out)
         self._out.clear()
         return data
+
+    def skip_sent(self, count: int) -> None:
+        """Begin where somebody else has begun: so many bytes of what is to be sent has the peer had already."""
+        self._sent_before = count
 
     def next_event(self) -> E | Failed | NeedData:
         """Go on as far as the bytes allow.

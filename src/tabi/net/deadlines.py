@@ -34,9 +34,9 @@ class Deadlines(Generic[K]):
         """Entries whose time runs."""
         return len(self._due)
 
-    def begin(self, key: K) -> None:
-        """Let the time of an entry begin."""
-        due = self._due[key] = self._loop.time() + self.seconds
+    def begin(self, key: K, age: float = 0.0) -> None:
+        """Let the time of an entry begin, or of one that is `age` seconds old; that may be over so much late."""
+        due = self._due[key] = self._loop.time() + self.seconds - age
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._look)
 

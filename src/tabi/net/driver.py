@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Hashable
 from functools import partial
-from typing import Protocol, TypeAlias, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from tabi.addr import Address, Endpoint, Name, address_text
 from tabi.dial.wishes import (
@@ -35,7 +35,7 @@ from tabi.errors import DialError, Reply, Stage, TabiError
 from tabi.net.errno_map import dial_error
 from tabi.net.sockopts import prepare_outbound
 
-__all__ = ["Asks", "ChooseEgress", "drive"]
+__all__ = ["Asks", "Begun", "ChooseEgress", "drive"]
 
 T = TypeVar("T")
 ChooseEgress: TypeAlias = Callable[[Address], Address | str | None]
@@ -43,6 +43,13 @@ ChooseEgress: TypeAlias = Callable[[Address], Address | str | None]
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it yet
 
 _CONNECTED = (0, errno.EISCONN)
+
+
+class Begun(NamedTuple):
+    """A connect that somebody else has begun: a non-blocking socket, with or without its success or its error."""
+
+    target: Endpoint
+    sock: socket.socket
 
 
 class Asks(Protocol):
@@ -67,6 +74,7 @@ async def drive(
     client: Hashable,
     egress: ChooseEgress = _any_egress,
     on_wait: Callable[[], None] = _nothing,
+    begun: Begun | None = None,
 ) -> T:
     """Carry `plan` out and return its result; a connection's ``handle`` is a non-blocking socket, now the caller's.
 
@@ -80,11 +88,12 @@ async def drive(
         egress: gives, for the address of a target, the local address or the interface that the connection is to come
             from; None leaves it to the kernel. Targets of another family than that address are unreachable.
         on_wait: called before the first wait, if there is one.
+        begun: a connect that is under way already, taken where the plan opens its target without an egress.
 
     Raises:
         TabiError: what the plan raises.
     """
-    driver = _Driver(resolver, client, egress, on_wait)
+    driver = _Driver(resolver, client, egress, on_wait, begun)
     result: T | None = None
     try:
         batch = next(plan)
@@ -105,7 +114,12 @@ class _Driver:
     """What is under way for one plan, and the facts that it has not been told yet."""
 
     def __init__(
-        self, resolver: Asks, client: Hashable, egress: ChooseEgress, on_wait: Callable[[], None]
+        self,
+        resolver: Asks,
+        client: Hashable,
+        egress: ChooseEgress,
+        on_wait: Callable[[], None],
+        begun: Begun | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._resolver = resolver
@@ -115,7 +129,8 @@ class _Driver:
         self._sleeps: dict[Sleep, float] = {}  # that have no timer yet, and when they are over
         self._under_way: dict[Wish, Callable[[], object]] = {}  # how to give each up
         self._facts: deque[Fact | BaseException] = deque()
-        self._sockets: set[socket.socket] = set()
+        self._begun = begun
+        self._sockets: set[socket.socket] = set() if begun is None else {begun.sock}
         self._news: asyncio.Future[None] | None = None
 
     def take(self, wish: Wish) -> None:
@@ -203,7 +218,7 @@ class _Driver:
         remote = Endpoint(wish.address, wish.port)
         self._under_way[wish] = _nothing
         try:
-            sock = self._make_socket(wish.address)
+            sock = self._make_socket(remote, wish.address)
         except OSError as error:
             self._tell(Failed(wish, dial_error(error, remote)))
             return
@@ -222,8 +237,12 @@ class _Driver:
         else:
             self._opened(wish, remote, sock, code)
 
-    def _make_socket(self, address: Address) -> socket.socket | None:
+    def _make_socket(self, target: Endpoint, address: Address) -> socket.socket | None:
         egress = self._egress(address)
+        begun = self._begun
+        if begun is not None and egress is None and begun.target == target:
+            self._begun = None
+            return begun.sock
         if egress is not None and not isinstance(egress, str) and egress.version != address.version:
             return None
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6

@@ -6,14 +6,14 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import IPv6Address
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from tabi.addr import Endpoint, Name
 from tabi.errors import ConfigError
 from tabi.net.linger import turn_away
 from tabi.net.sockopts import prepare_listener
 
-__all__ = ["Acceptor", "OnExhausted", "open_listener", "open_listeners"]
+__all__ = ["Accepting", "Acceptor", "OnExhausted", "open_listener", "open_listeners"]
 
 BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
 BATCH = 64  # connections per wake-up, so that running sessions get their turn
@@ -85,6 +85,16 @@ def _advice(error: OSError) -> str:
     return known.get(code, os.strerror(code))
 
 
+class Accepting(Protocol):
+    """Whoever accepts in an acceptor's stead, from a listener that stays the acceptor's."""
+
+    def accept_from(self, listener: int) -> None:
+        """Begin; `Acceptor.exhausted` is to be called when it has ended for want of descriptors."""
+
+    def stop_accepting(self, listener: int) -> None:
+        """End, before this returns."""
+
+
 class Acceptor:
     """Accept from one listener and hand each connection on; never waits for a client.
 
@@ -98,6 +108,7 @@ class Acceptor:
         on_accept: OnAccept,
         on_exhausted: OnExhausted,
         loop: asyncio.AbstractEventLoop,
+        accepting: Accepting | None = None,
     ) -> None:
         self.listener = listener
         self.endpoint = Endpoint.from_sockaddr(listener.getsockname())
@@ -106,11 +117,14 @@ class Acceptor:
         self._loop = loop
         self._reserve = _open_reserve()
         self._resume: asyncio.TimerHandle | None = None
-        loop.add_reader(listener, self._accept)
+        self._accepting = accepting
+        self._listen()
 
     def close(self) -> None:
         """Accept what waits in the queue, and close the listener: whoever had been let in by the kernel is served."""
         if self._resume is None:
+            if self._accepting is not None:
+                self._leave()
             self._accept_all()
         self.abandon()
 
@@ -118,7 +132,7 @@ class Acceptor:
         """Close the listener without accepting what waits in its queue: another process may, or nobody can."""
         if self._resume is not None:
             self._resume.cancel()
-        self._loop.remove_reader(self.listener)
+        self._leave()
         self.listener.close()
         if self._reserve is not None:
             os.close(self._reserve)
@@ -137,14 +151,15 @@ class Acceptor:
                 return False
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    self._exhausted(error)
+                    self.exhausted(error)
                     return False
                 continue  # accept(2): errors of the one connection, which has gone; the next may be fine
             sock.setblocking(False)
             self._on_accept(sock, Endpoint.from_sockaddr(peer))
         return True
 
-    def _exhausted(self, error: OSError) -> None:
+    def exhausted(self, error: OSError) -> None:
+        """Do what is to be done when descriptors have run out."""
         self._on_exhausted(error)
         if self._reserve is not None:
             os.close(self._reserve)
@@ -154,7 +169,7 @@ class Acceptor:
             except OSError:  # nobody waits any more, or another thread took the descriptor first
                 pass
             self._reserve = _open_reserve()
-        self._loop.remove_reader(self.listener)
+        self._leave()
         self._resume = self._loop.call_later(PAUSE, self._go_on)
 
     def _go_on(self) -> None:
@@ -165,7 +180,19 @@ class Acceptor:
             self._resume = self._loop.call_later(PAUSE, self._go_on)
             return
         self._on_exhausted(None)
-        self._loop.add_reader(self.listener, self._accept)
+        self._listen()
+
+    def _listen(self) -> None:
+        if self._accepting is None:
+            self._loop.add_reader(self.listener, self._accept)
+        else:
+            self._accepting.accept_from(self.listener.fileno())
+
+    def _leave(self) -> None:
+        if self._accepting is None:
+            self._loop.remove_reader(self.listener)
+        else:
+            self._accepting.stop_accepting(self.listener.fileno())
 
 
 def _open_reserve() -> int | None:

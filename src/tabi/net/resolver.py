@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from tabi.addr import Address, Name
 from tabi.dial.wishes import Family
@@ -18,7 +18,7 @@ from tabi.errors import DialError, DialTimeoutError, Reply, Stage
 from tabi.net.backends import Answer, Backend, best_backend
 from tabi.net.pool import Place, Shares
 
-__all__ = ["Resolver"]
+__all__ = ["Known", "Resolver"]
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -30,6 +30,13 @@ MAX_TTL = 300.0
 
 SHARE = 8  # a client holds at most one part in eight of all places
 WAITING = 256  # look-ups in one client's queue: a browser's burst of tabs in both families, 1 KB each
+
+
+class Known(NamedTuple):
+    """An answer that is kept: the addresses, and until when by the resolver's clock."""
+
+    addresses: tuple[Address, ...]
+    until: float
 
 
 class Resolver:
@@ -70,6 +77,14 @@ class Resolver:
         Cancelling it withdraws the question.
         """
         return self._forward.ask((name, family), str(name), client)
+
+    def known(self, name: Name, family: Family) -> Known | None:
+        """Say what is known of `name` without asking anybody; a failure is no addresses."""
+        kept = self._forward.kept((name, family))
+        if kept is None:
+            return None
+        until, answer = kept
+        return Known(() if isinstance(answer, _Failure) else answer, until)
 
     async def lookup(self, name: Name, family: Family, client: Hashable) -> tuple[Address, ...]:
         """Return the addresses of `name` in one family, in the order in which they are to be tried.
@@ -155,15 +170,20 @@ class _Desk(Generic[K, V]):
     def ask(self, key: K, what: str, client: Hashable) -> asyncio.Future[V]:
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[V] = loop.create_future()
-        kept = self._kept.get(key)
+        kept = self.kept(key)
         if self._is_closed:
             _tell(waiter, _CLOSED)
-        elif kept is not None and self._terms.clock() < kept[0]:
+        elif kept is not None:
             _tell(waiter, kept[1])
         else:
             query = self._queries.setdefault(key, _Query(key, what))
             self._join(query, waiter, client)
         return waiter
+
+    def kept(self, key: K) -> "tuple[float, V | _Failure] | None":
+        """Give the answer that is kept and not too old, with its end."""
+        kept = self._kept.get(key)
+        return kept if kept is not None and self._terms.clock() < kept[0] else None
 
     def close(self) -> None:
         self._is_closed = True

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Protocol, Self
 
 from tabi.addr import Address, Endpoint, Name, escape
 from tabi.config.accounts import User
@@ -26,13 +26,14 @@ from tabi.server.lockouts import Gate, LockoutRules, Lockouts
 from tabi.server.passwords import decoy, matches, require_argon2
 from tabi.server.turns import Turns
 
-__all__ = ["BUSY", "UNSOUND", "Account", "Accounts", "Judged", "Successes", "Table"]
+__all__ = ["BUSY", "UNSOUND", "Account", "Accounts", "Believer", "Judged", "Successes", "Table"]
 
 BUSY: Final = "too many logins are waiting to be verified"
 UNSOUND: Final = "user name or password with a control byte, or not of 1 to 255 bytes"
 
 MAX_SUCCESSES: Final = 10_000
 SUCCESS_LASTS: Final = 3600.0  # seconds
+VOUCHED_FOR: Final = 300.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +140,10 @@ class Successes:
             return False
         return until is not None
 
+    def until(self, account: Account, password: bytes) -> float:
+        """Say when it is to be verified anew; 0: at once."""
+        return self._until.get(self._mark(account, password), 0.0)
+
     def _mark(self, account: Account, password: bytes) -> bytes:
         mark = blake2b(key=self._key, digest_size=32)
         for part in (account.name, password, account.stored.identity):
@@ -178,6 +183,16 @@ class _Who(NamedTuple):
 _NOBODY: Final = Plain(secrets.token_hex(32).encode())
 
 
+class Believer(Protocol):
+    """Whoever lets people in on our word, without asking each time."""
+
+    def shut_out(self, client: ClientKey) -> None:
+        """A login of this client has failed: ask again about everyone there."""
+
+    def forget(self) -> None:
+        """The accounts are others: ask again about everyone."""
+
+
 class Accounts:
     """An `Authenticator` over a table of accounts; see the module. `close` it when its server has stopped.
 
@@ -192,6 +207,7 @@ class Accounts:
     Attributes:
         lockouts: what counts against whom.
         on_judged: is told of failures, and of logins that cleared some; what others tell goes into `take_over`.
+        believer: whoever lets people in by `vouch`.
     """
 
     def __init__(
@@ -206,6 +222,7 @@ class Accounts:
     ) -> None:
         self.lockouts = Lockouts(rules)
         self.on_judged: Callable[[Judged], None] | None = None
+        self.believer: Believer | None = None
         self._table = table
         self._trusted = NetworkSet() if trusted is None else trusted
         self._queue = HashQueue() if queue is None else queue  # an empty one is false
@@ -232,6 +249,8 @@ class Accounts:
         Returns:
             the users whose password has changed.
         """
+        if self.believer is not None:  # while those whom it has let in are known still
+            self.believer.forget()
         before, self._table = self._table, table
         if trusted is not None:
             self._trusted = trusted
@@ -249,6 +268,7 @@ class Accounts:
             self.lockouts.clear(judged.client, judged.user)
         else:
             self.lockouts.failed(now, judged.client, judged.user, exempt=judged.exempt)
+            self._tell_failure(judged.client)
 
     def close(self) -> None:
         """End the threads."""
@@ -269,6 +289,16 @@ class Accounts:
                 return await self._admit(who, password)
             async with self._turns.hold(who.client):
                 return await self._admit(who, password)
+
+    def vouch(self, username: bytes, password: bytes, client: Endpoint) -> float:
+        """Say until when the same login may be let in unasked, unless `believer` hears otherwise; 0: it may not."""
+        address, now = _address(client), self._clock()
+        who = _Who(client_key(address), username, exempt=address.is_loopback or address in self._trusted)
+        account = self._table.find(username)
+        if account is None or self._gate(who, now).opens > now or not self._is_plainly_right(now, account, password):
+            return 0.0
+        until = now + VOUCHED_FOR
+        return until if isinstance(account.stored, Plain) else min(until, self._successes.until(account, password))
 
     # turns and gates
 
@@ -377,7 +407,12 @@ class Accounts:
 
     def _count_failure(self, who: _Who) -> None:
         self.lockouts.failed(self._clock(), *who.pair, exempt=who.exempt)
+        self._tell_failure(who.client)
         self._tell(who, ok=False)
+
+    def _tell_failure(self, client: ClientKey) -> None:
+        if self.believer is not None:
+            self.believer.shut_out(client)
 
     def _tell(self, who: _Who, *, ok: bool) -> None:
         if self.on_judged is not None:

@@ -5,6 +5,7 @@ from typing import Final, TypeAlias
 
 from tabi.addr import Address
 from tabi.config.settings import Caps
+from tabi.relay.lane import Counter
 from tabi.server.counts import Counts, LocalCounts
 
 __all__ = ["Admission", "ClientKey", "client_key", "show_client"]
@@ -64,6 +65,13 @@ class Admission:
             counts.release(_CLIENT + client)
             return "handshakes_per_client"
         return None
+
+    def counters(self, client: ClientKey) -> tuple[Counter, Counter, Counter] | None:
+        """Give the engine what `admit` counts in, with the caps; None: it cannot count there."""
+        rows = [self._counts.hold(key) for key in (_ALL, _CLIENT + client, _HANDSHAKE + client)]
+        caps = (self.caps.connections, self.caps.per_client, self.caps.handshakes_per_client)
+        found = [Counter(row, cap) for row, cap in zip(rows, caps, strict=True) if row is not None]
+        return (found[0], found[1], found[2]) if len(found) == len(caps) else None
 
     def handshake_over(self, client: ClientKey) -> None:
         """The request of an admitted connection is there, or never will be."""

@@ -33,7 +33,12 @@ async def serve(session: Session, event: RequestReceived) -> None:
     timeout = server.settings.time.connect if grants.connect is None else grants.connect
     plan = direct(event.target, permit=judgement.permits(event), options=_options(timeout, grants.prefer or 6))
     connection = await drive(
-        plan, resolver=server.resolver, client=session.key, egress=judgement.egress_to, on_wait=session.watch
+        plan,
+        resolver=server.resolver,
+        client=session.key,
+        egress=judgement.egress_to,
+        on_wait=session.watch,
+        begun=session.take_begun(),
     )
     outbound = connection.handle
     if not isinstance(outbound, socket.socket):

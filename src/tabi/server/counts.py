@@ -25,6 +25,9 @@ class Counts(Protocol):
     def counted(self) -> list[bytes]:
         """List the keys that are counted here."""
 
+    def hold(self, key: bytes) -> int | None:
+        """Keep a row for the engine to count in (see `tabi.server.sharedtable`); None: it cannot."""
+
     def cell(self, key: bytes) -> Cell | None:
         """Give the place of a token bucket that is shared by all who name this key; None where nobody shares."""
 
@@ -60,6 +63,9 @@ class LocalCounts:
     def counted(self) -> list[bytes]:
         """List the keys that are counted."""
         return list(self._counts)
+
+    def hold(self, _key: bytes) -> None:
+        """Only one thread may count here."""
 
     def cell(self, _key: bytes) -> Cell | None:
         """Nobody shares."""

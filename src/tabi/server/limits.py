@@ -17,6 +17,7 @@ from tabi.errors import DeniedError
 from tabi.policy.verdict import Limits, Verdict
 from tabi.relay.bucket import Bucket
 from tabi.relay.interface import Engine, FlowLimits
+from tabi.relay.lane import Counter
 from tabi.server.counts import Counts
 
 __all__ = ["Claims", "LimitReachedError", "SessionLimits", "Terms"]
@@ -117,6 +118,22 @@ class SessionLimits:
             self._counts.release(key)
             text = f"{_shown(kind, name)} may begin {limits.rate:g} sessions a second and has begun more"
             raise LimitReachedError(f"{kind}-rate", text)
+
+    def counters(self, user: bytes | None, verdict: Verdict) -> tuple[Counter, ...] | None:
+        """Give the engine what a session of this user and verdict is counted in; None: it cannot count it.
+
+        New sessions a second are not for the engine: a token that is taken in vain would have to go back.
+        """
+        parties: list[tuple[Kind, bytes, Limits]] = [("rule", verdict.rule.encode(), verdict.grants.limits)]
+        if user is not None:
+            parties.insert(0, ("user", user, self.of_user(user)))
+        counters = []
+        for kind, name, limits in parties:
+            row = None if limits.rate is not None else self._counts.hold(_key(kind, name))
+            if row is None:
+                return None
+            counters.append(Counter(row, -1 if limits.sessions is None else limits.sessions))
+        return tuple(counters)
 
     def release(self, kind: Kind, name: bytes) -> None:
         """Count a session out."""

@@ -14,12 +14,14 @@ __all__ = ["kill", "sessions"]
 
 def sessions(server: Server, wanted: Mapping[str, str]) -> list[Row]:
     """List the sessions that have all wanted fields; see `tabi.server.live.FIELDS`."""
+    server.lane.call_in()
     rows = [one for _, one in _relayed(server)] + [one for _, one in _served(server)]
     return sorted((one for one in rows if matches(one, wanted)), key=lambda one: one["session"])
 
 
 def kill(server: Server, wanted: Mapping[str, str]) -> list[Row]:
     """End the sessions that have all wanted fields: both sides are reset. Gives the rows of those."""
+    server.lane.call_in()
     flows = [(flow, one) for flow, one in _relayed(server) if matches(one, wanted)]
     server.engine.kill([flow for flow, _ in flows], Cause.KILL)
     served = [(session, one) for session, one in _served(server) if not session.is_over and matches(one, wanted)]

@@ -20,10 +20,11 @@ class Notes:
         "reply", "rule", "socks", "target", "to", "user", "userid", "verdict",
     )  # fmt: skip
 
-    def __init__(self, number: int, client: Endpoint, listener: Endpoint) -> None:
+    def __init__(self, number: int, client: Endpoint, listener: Endpoint, *, age: float = 0.0) -> None:
+        """Begin, for a connection that was accepted `age` seconds ago."""
         self._number = number
-        self._accepted = time.time()
-        self._began = time.monotonic()
+        self._accepted = time.time() - age
+        self._began = time.monotonic() - age
         self._client = client
         self._listener = listener
         self._marks: dict[Stage, float] = {}
@@ -40,9 +41,9 @@ class Notes:
         self.lifetime = ""
         self.quiet = False
 
-    def mark(self, stage: Stage) -> None:
-        """Remember when `stage` was reached first."""
-        self._marks.setdefault(stage, time.monotonic())
+    def mark(self, stage: Stage, when: float | None = None) -> None:
+        """Remember when `stage` was reached first: now, or at `when` of the monotonic clock."""
+        self._marks.setdefault(stage, time.monotonic() if when is None else when)
 
     def has_reached(self, stage: Stage) -> bool:
         """Say whether `stage` was marked."""

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Final, Literal, NamedTuple, Self, TypeAlias
 
 from tabi.addr import token
+from tabi.relay.lane import Tail
 from tabi.server.outcome import Outcome
 
 __all__ = ["LONGEST", "Facts", "LogFormat", "format_line"]
@@ -33,7 +34,7 @@ class Facts(NamedTuple):
     """What is known of a session before its relay begins. Times in milliseconds, -1 where it did not come to that.
 
     Args:
-        session: number, counted from the start of the server.
+        session: number, counted from the start of the server; 0 in what sessions of the express lane share.
         accepted: wall-clock time, seconds since the epoch.
         client: address and port of the client.
         listener: our address and port that it connected to.
@@ -85,8 +86,19 @@ class Facts(NamedTuple):
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:
-        """Read what `pack` made."""
-        return cls(*marshal.loads(record))
+        """Read what `pack` made, and what the express lane has put behind it (`tabi.relay.lane.Tail`)."""
+        facts = cls(*marshal.loads(record))
+        if facts.session:
+            return facts
+        tail = Tail.of(record)
+        return facts._replace(
+            session=tail.session,
+            accepted=tail.accepted,
+            client=f"{facts.client}:{tail.port}",
+            handshake=tail.handshake,
+            resolve=tail.resolve,
+            connect=tail.connect,
+        )
 
 
 def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:

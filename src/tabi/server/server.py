@@ -9,6 +9,7 @@
 import asyncio
 import itertools
 import logging
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,17 +31,20 @@ from tabi.net.watch import Watch
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
 from tabi.relay import make_engine
-from tabi.relay.interface import Engine
+from tabi.relay.lane import Exhausted, Handover, LaneEngine
 from tabi.server import associate, bind, connect, resolve
+from tabi.server.accounts import Accounts
 from tabi.server.admission import Admission, client_key, show_client
 from tabi.server.auth import WRONG, Authenticator, Login
 from tabi.server.counts import Counts, LocalCounts
+from tabi.server.lane import ExpressLane
 from tabi.server.legs import Leg, OwnLeg, SharedPort
 from tabi.server.limiter import RefusalLimiter
 from tabi.server.limits import SessionLimits
 from tabi.server.outcome import Outcome, relayed
 from tabi.server.record import Facts, LogFormat, format_line
 from tabi.server.session import Commands, Session, address_of
+from tabi.server.sharedtable import SharedTable
 from tabi.server.tunnels import Tunnels
 from tabi.wire.socks5 import Command, Method
 
@@ -55,6 +59,7 @@ COMMANDS: Final[Commands] = {
 }
 
 _REFUSALS: Final = frozenset({"policy", "auth", "protocol"})
+_CALLS: Final = 64  # of the express lane that are taken at once, so that running sessions get their turn
 _POLL: Final = 0.02  # seconds between looks at what is left while draining
 _TELL_HELD_EVERY: Final = 60.0  # seconds between two accounts of lines that were held back
 _SETTLE: Final = 2.0  # seconds for cancelled tasks to clean up
@@ -79,8 +84,9 @@ class Server:
         user_limits: by user name, how much the sessions of a user may do together.
         counts: where connections and sessions are counted; a `tabi.server.sharedtable.SharedTable` has caps and limits
             hold over all workers.
-        numbers: of the sessions, each another one; the default counts from 1.
+        numbers: of the sessions, each another one; the default counts from 1, or as the table of the lane does.
         workers: processes that share what the system grants a user, such as pipes.
+        lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: as TABI_LANE says, 1 or 0.
     """
 
     policy: Policy  # an attribute and not a method: it is called without self
@@ -98,11 +104,17 @@ class Server:
         counts: Counts | None = None,
         numbers: Iterator[int] | None = None,
         workers: int = 1,
+        lane: bool | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.policy = policy
         self.commands = COMMANDS
-        counts = LocalCounts() if counts is None else counts
+        self.lane = ExpressLane(self)
+        wants_lane = (os.environ.get("TABI_LANE", "0") == "1") if lane is None else lane
+        self._own_table = SharedTable.create(1) if wants_lane and counts is None else None
+        if counts is None:
+            counts = LocalCounts() if self._own_table is None else self._own_table
+        self._table = counts if wants_lane and isinstance(counts, SharedTable) else None
         self.admission = Admission(self.settings.cap, counts)
         self.limits = SessionLimits(user_limits, counts, self.settings.time)
         method = Method.USERPASS if authenticator else Method.NONE
@@ -115,6 +127,8 @@ class Server:
         self._acceptors: list[Acceptor] = []
         self._sessions: dict[int, Session] = {}
         self._shared_ports: dict[Address, SharedPort] = {}
+        if self._table is not None:  # whose numbers the lane takes, too
+            numbers = self._table.numbers()
         self._numbers = itertools.count(1) if numbers is None else numbers
         self._workers = workers
         self._last_exhausted = -_EXHAUSTED_EVERY
@@ -154,16 +168,27 @@ class Server:
         """
         self.loop = asyncio.get_running_loop()
         listeners = open_listeners(self.settings.listen) if listeners is None else listeners
-        self.engine: Engine = make_engine(workers=self._workers)
+        self.engine: LaneEngine = make_engine(workers=self._workers)
         self.engine.start()
         self.tunnels = Tunnels(self.engine)
         self.limits.start(self.engine)
-        self.loop.add_reader(self.engine.fileno(), self._on_ends)
+        if self._table is not None:
+            self.lane.open(self.engine, self._table)
+            if self.accounts is not None:
+                self.accounts.believer = self.lane
+        self.loop.add_reader(self.engine.fileno(), self._on_news)
         self.watch = Watch(self.loop)
         self.handshakes = self._handshakes()
         self.lingerer = Lingerer(self.loop)
         self.resolver = Resolver()
         self._acceptors = [self._accept_from(sock) for sock in listeners]
+
+    def stop_accepting(self) -> None:
+        """Close the listeners; whoever waits in their queues, or in the express lane, is a session then."""
+        closing, self._acceptors = self._acceptors, []
+        for acceptor in closing:
+            acceptor.close()
+        self.lane.call_in()
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop accepting, let sessions finish for `drain` seconds (default: as set), reset what is left.
@@ -173,14 +198,13 @@ class Server:
         if self._is_stopping:
             return
         self._is_stopping = True
-        for acceptor in self._acceptors:
-            acceptor.close()
+        self.stop_accepting()
         await self._drained(self.settings.time.drain if drain is None else drain)
         for session in tuple(self._sessions.values()):
             session.cancel(Outcome("tabi", "bug" if self.has_failed else "shutdown"), abort=True)
         self.lingerer.close_all()
         self.engine.stop()
-        self._on_ends()
+        self._on_news()
         self.loop.remove_reader(self.engine.fileno())
         self.engine.close()
         self.watch.close()
@@ -197,6 +221,8 @@ class Server:
         except TimeoutError:
             names = ", ".join(task.get_name() for task in tasks.pending())
             _logger.error("these tasks do not end although they were cancelled: %s", names)
+        if self._own_table is not None:
+            self._own_table.close()
 
     def reconfigure(
         self,
@@ -211,6 +237,7 @@ class Server:
 
         `tabi.server.review` tells those that are there; handshakes under way keep their time limit.
         """
+        self.lane.forget()
         self.settings = settings
         self.policy = policy
         self.options_for = access
@@ -246,7 +273,8 @@ class Server:
         return Deadlines(self.settings.time.handshake, Session.handshake_expired, loop=self.loop)
 
     def _accept_from(self, listener: socket.socket) -> Acceptor:
-        return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop)
+        accepting = None if self._table is None else self.engine
+        return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop, accepting)
 
     def _engine_failed(self, bug: Exception) -> None:
         """Tell the bug and accept no more: no tunnel that is promised now would ever carry a byte."""
@@ -274,17 +302,37 @@ class Server:
 
     # connections
 
+    def receive(self, arrived: Handover) -> None:
+        """Go on with a connection that the express lane does not serve."""
+        family = socket.AF_INET6 if ":" in arrived.local[0] else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM, 0, arrived.fd)
+        sock.setblocking(False)
+        client = Endpoint.from_sockaddr(arrived.client)
+        if arrived.counted or self._admit(sock, client, arrived.number):
+            session = self._sessions[arrived.number] = Session(self, sock, client, arrived.number, arrived)
+            session.take_over(arrived)
+
+    def exhausted(self, call: Exhausted) -> None:
+        """The express lane has no descriptors left."""
+        for acceptor in self._acceptors:
+            if acceptor.listener.fileno() == call.listener:
+                acceptor.exhausted(OSError(call.errno, os.strerror(call.errno)))
+
     def _on_accept(self, sock: socket.socket, client: Endpoint) -> None:
         number = next(self._numbers)
+        if self._admit(sock, client, number):
+            session = self._sessions[number] = Session(self, sock, client, number)
+            session.start()
+
+    def _admit(self, sock: socket.socket, client: Endpoint, number: int) -> bool:
+        """Count a connection in, or turn it away."""
         key = client_key(address_of(client))
         cap = self.admission.admit(key)
         if cap is not None:
             facts = Facts(number, time.time(), str(client), str(Endpoint.from_sockaddr(sock.getsockname())))
             turn_away(sock)
             self._log_failure(key, facts, Outcome("tabi", f"cap:{cap}"))
-            return
-        session = self._sessions[number] = Session(self, sock, client, number)
-        session.start()
+        return cap is None
 
     def _on_exhausted(self, error: OSError | None) -> None:
         now = time.monotonic()
@@ -320,6 +368,15 @@ class Server:
         """
         self._will_ring = False
         self.engine.ring()
+
+    @property
+    def accounts(self) -> Accounts | None:
+        """The accounts, where there are any."""
+        return self._authenticator if isinstance(self._authenticator, Accounts) else None
+
+    def groups(self, user: bytes) -> frozenset[str] | None:
+        """Give the groups of a user as they are now; None: there is no such user."""
+        return frozenset() if self.accounts is None else self.accounts.groups(user)
 
     async def verify(self, username: bytes, password: bytes, client: Endpoint) -> Login:
         """Ask the authenticator; without one there is no login."""
@@ -414,7 +471,12 @@ class Server:
             whose = show_client(client) if client else "other clients"
             _logger.warning("%d failed sessions of %s were not logged", held, whose)
 
-    def _on_ends(self) -> None:
+    def _on_news(self) -> None:
+        self._take_ends()
+        if self.lane.take_calls(_CALLS):
+            self.loop.call_soon(self._on_news)
+
+    def _take_ends(self) -> None:
         lines = []
         for end in self.engine.ends():
             facts, note = self.tunnels.take(end)

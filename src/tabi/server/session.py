@@ -8,6 +8,7 @@ packed facts, and the session is gone.
 import asyncio
 import errno
 import socket
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -16,10 +17,12 @@ from tabi.errors import PeerClosedError, Reply, TabiError
 from tabi.machine.base import Failed, NeedData
 from tabi.machine.server import CredentialsReceived, RequestReceived, ServerMachine
 from tabi.net.clock import minute_of_week
+from tabi.net.driver import Begun
 from tabi.net.linger import reset
 from tabi.net.tasks import begin, spawn
 from tabi.policy.criteria import METHOD_WORDS
 from tabi.policy.verdict import Context
+from tabi.relay.lane import Handover
 from tabi.server.admission import client_key
 from tabi.server.auth import Login
 from tabi.server.judgement import Judgement
@@ -41,19 +44,26 @@ class Session:
     """One client connection until it is relayed or closed."""
 
     __slots__ = (
-        "_deadlines", "_groups", "_has_login", "_judgement", "_over", "_task", "client", "key", "listener",
-        "machine", "notes", "number", "server", "sock", "tally",
+        "_begun", "_deadlines", "_groups", "_has_login", "_judgement", "_over", "_task", "_vouched", "arrived",
+        "client", "key", "listener", "machine", "notes", "number", "server", "sock", "tally",
     )  # fmt: skip
 
-    def __init__(self, server: "Server", sock: socket.socket, client: Endpoint, number: int) -> None:
+    def __init__(
+        self, server: "Server", sock: socket.socket, client: Endpoint, number: int, arrived: Handover | None = None
+    ) -> None:
+        """Begin a session; with `arrived` as what the express lane hands over (see `take_over`)."""
+        age = 0.0 if arrived is None or not arrived.accepted else time.monotonic() - arrived.accepted
         self.server = server
         self.sock = sock
         self.client = client
-        self.listener = Endpoint.from_sockaddr(sock.getsockname())
+        self.listener = Endpoint.from_sockaddr(sock.getsockname() if arrived is None else arrived.local)
         self.key = client_key(address_of(client))
         self.number = number
+        self.arrived = arrived
         self.machine = ServerMachine(server.options_for(self.listener, address_of(client)))
-        self.notes = Notes(number, client, self.listener)
+        self.notes = Notes(number, client, self.listener, age=age)
+        self._begun: Begun | None = None
+        self._vouched: bytes | None = None  # whom the lane has let in
         self.tally: Callable[[], Tally] | None = None
         self._judgement: Judgement | None = None
         self._groups: frozenset[str] = frozenset()
@@ -61,7 +71,7 @@ class Session:
         self._over = False
         self._task: asyncio.Task[None] | None = None
         self._deadlines = server.handshakes
-        self._deadlines.begin(self)
+        self._deadlines.begin(self, age)
 
     @property
     def judgement(self) -> Judgement:
@@ -86,6 +96,29 @@ class Session:
         """Begin. The client's first bytes are often there already."""
         self._on_readable()
 
+    def take_over(self, arrived: Handover) -> None:
+        """Go on where the express lane stopped: take what it has read, and leave out what it has answered."""
+        if arrived.requested:
+            self.notes.mark("requested", arrived.requested)
+        if arrived.outbound >= 0:
+            sock = socket.socket(fileno=arrived.outbound)
+            sock.setblocking(False)
+            self._begun = Begun(Endpoint.from_sockaddr(arrived.target), sock)
+        self._vouched = arrived.user
+        self.machine.skip_sent(arrived.sent)
+        if arrived.received:
+            self.machine.receive_data(arrived.received)
+            self._advance()
+        if arrived.error and not self._over:
+            self.cancel(client_gone(OSError(arrived.error, "")))
+        elif not arrived.received:
+            self._on_readable()
+
+    def take_begun(self) -> Begun | None:
+        """Take the connect that the express lane has begun, if it has."""
+        begun, self._begun = self._begun, None
+        return begun
+
     def _read_on(self) -> None:
         self.server.watch.read(self.sock.fileno(), self._on_readable)
 
@@ -107,6 +140,9 @@ class Session:
             self._wait_for_more()
         elif isinstance(event, CredentialsReceived):
             self.unwatch()
+            if self._vouched is not None:
+                self._let_in(self._vouched)
+                return
             self._task = spawn(self._authenticate(event), name=f"session {self.number} auth")
         elif isinstance(event, RequestReceived):
             self.unwatch()
@@ -137,9 +173,22 @@ class Session:
         if login.ok:
             self._groups = login.groups
             self._has_login = True
+            self.server.lane.teach_login(self, credentials)
             self.machine.authenticated()
         else:
             self.machine.refuse_credentials(login.reason)
+        self._advance()
+
+    def _let_in(self, user: bytes) -> None:
+        """Let in a user to whom the lane has said so already, unless there is none of that name any more."""
+        groups = self.server.groups(user)
+        self.notes.user = user
+        if groups is None:
+            self.machine.refuse_credentials("there is no such user any more")
+        else:
+            self._groups = groups
+            self._has_login = True
+            self.machine.authenticated()
         self._advance()
 
     def _failed(self, failed: Failed) -> None:
@@ -163,8 +212,9 @@ class Session:
 
     def _handshake_over(self) -> None:
         self._deadlines.end(self)
-        self.server.admission.handshake_over(self.key)
-        self.notes.mark("requested")
+        if not self.notes.has_reached("requested"):  # else the lane has seen to it
+            self.server.admission.handshake_over(self.key)
+            self.notes.mark("requested")
 
     # the command
 
@@ -295,6 +345,7 @@ class Session:
             # as EPIPE. So the engine sends what came early, and passes the reset on behind it.
             pass
         self._over = True
+        self.server.lane.teach_door(self)
         self.judgement.claims.hand_over(verdict.rule)
         self.unwatch()
         self.server.adopt(self, outbound.detach(), pending)
@@ -344,6 +395,8 @@ class Session:
         self.unwatch()
         if not self.notes.has_reached("requested"):
             self.server.admission.handshake_over(self.key)
+        if (begun := self.take_begun()) is not None:
+            begun.sock.close()
         if self._judgement is not None:
             self._judgement.claims.release()
         return True
