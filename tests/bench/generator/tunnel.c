@@ -82,6 +82,7 @@ static int connect_to_peer(struct tunnel *tunnel)
     /* The address that a UDP client sends from is the one that it asked from. */
     if (tunnel->command != ASSOCIATE && place_bind_next_source(tunnel->fd))
         return -1;
+    tunnel->began = now();
     if (connect(tunnel->fd, (const struct sockaddr *)&peer, place_length(&peer)) && errno != EINPROGRESS)
         return -1;
     return 0;
@@ -94,7 +95,6 @@ bool tunnel_begin(struct tunnel *tunnel, enum command command, int port)
     tunnel->stage = CONNECTING;
     tunnel->got = 0;
     tunnel->bytes = 0;
-    tunnel->began = now();
     if (connect_to_peer(tunnel)) {
         broken("connect: %s", strerror(errno));
         close(tunnel->fd);
