@@ -74,6 +74,7 @@ class Axis:
         first: the figure that counts, by which the ratios are made.
         others: told beside it.
         points: of it.
+        drawn: those of the others that are drawn as well.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Axis:
     first: Figure
     others: Sequence[Figure]
     points: Sequence[Point]
+    drawn: Sequence[Figure] = ()
 
     def first_of(self, point: Point) -> Figure:
         """Give the figure that counts at a point."""
@@ -159,6 +161,7 @@ AXES = (
             Point(name="1", label="1 tunnel", mode="pingpong", options={"count": 1}),
             Point(name="64", label="64 tunnels", mode="pingpong", options={"count": 64}),
         ),
+        drawn=(P50,),
     ),
     Axis(
         name="schedule",
@@ -170,6 +173,7 @@ AXES = (
             Point(name=str(rate), label=f"{rate:,} a second", mode="messages", options={"count": 20, "rate": rate})
             for rate in (500, 2_000, 10_000)
         ),
+        drawn=(P99,),
     ),
     Axis(
         name="reload",

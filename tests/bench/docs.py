@@ -20,7 +20,7 @@ _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 def write(fresh: Results) -> Results:
     """Put fresh results into the page, beside those of axes that were not looked at again, and draw the plots anew."""
     all_of_them = Results.read(RESULTS) if RESULTS.exists() else Results()
-    all_of_them.update(fresh)
+    all_of_them.update(fresh.brief())
     all_of_them.write(RESULTS)
     for axis in _axes(all_of_them):
         (EXPLANATION / _plot_name(axis)).write_text(plot(all_of_them, axis), encoding="utf-8")

@@ -101,7 +101,7 @@ def run(line: Sequence[str], *, patience: float = 120.0) -> dict[str, Any]:
             line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=patience, check=False
         )
     except subprocess.TimeoutExpired:
-        raise GeneratorError(f"no end after {patience:g} s: {shlex.join(line)}", is_ours=True) from None
+        raise GeneratorError(f"the generator did not end within {patience:g} s", is_ours=True) from None
     if done.returncode:
         text = done.stderr.strip().removeprefix("generator: ") or f"ended with {done.returncode}"
         raise GeneratorError(text, is_ours=done.returncode != 3)

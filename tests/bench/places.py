@@ -16,7 +16,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 __all__ = ["Place", "PlaceError", "enter_namespace", "free_ports", "place", "raise_descriptor_limit"]
@@ -25,6 +25,10 @@ _CLONE_NEWNET = 0x40000000  # linux/sched.h
 _SIOCSIFFLAGS, _IFF_UP = 0x8914, 1  # linux/sockios.h, linux/if.h
 _PROXY_PORTS = range(30_000, 32_700)  # between those of the target and those that the kernel gives to clients
 _CONGESTION = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+
+
+def _congestion_control() -> str:
+    return _CONGESTION.read_text().strip()
 
 
 class PlaceError(Exception):
@@ -40,6 +44,7 @@ class Place:
         load_core: of generator and target.
         user: whom all programs run as; None: who we are.
         is_apart: in a network namespace of our own.
+        congestion: the congestion control that this place came with.
         reads_all: the user may read files that are not its own (CAP_DAC_READ_SEARCH), for our interpreter lies where
             it could not go otherwise, as in /root.
         realtime: SCHED_RR for all programs, which a busy machine does not keep waiting.
@@ -49,6 +54,7 @@ class Place:
     load_core: int | None
     user: str | None
     is_apart: bool
+    congestion: str = field(default_factory=_congestion_control)
     reads_all: bool = False
     realtime: bool = False
 
@@ -79,13 +85,14 @@ class Place:
             os.chown(path, entry.pw_uid, entry.pw_gid)
 
     def set_congestion_control(self, name: str | None) -> str:
-        """Have new sockets of our namespace begin with this congestion control, None: with the machine's own.
+        """Have new sockets of our namespace begin with this congestion control, None: with the one that was here first.
 
         Raises:
             PlaceError: it cannot be had here.
         """
-        if name is None or name == _CONGESTION.read_text().strip():
-            return _CONGESTION.read_text().strip()
+        name = name or self.congestion
+        if name == _congestion_control():
+            return name
         if not self.is_apart:
             raise PlaceError("another congestion control needs a network namespace, and so root")
         try:
@@ -101,7 +108,7 @@ class Place:
             cores = f"proxy on core {self.proxy_core}, generator and target on core {self.load_core}"
         who = f"as {self.user or pwd.getpwuid(os.geteuid()).pw_name}"
         if self.reads_all:
-            who += f" (who may read all files, for {sys.base_prefix} is not for everybody)"
+            who += " (who may read all files, for this Python is not for everybody)"
         where = "in a network namespace of their own" if self.is_apart else "on the machine's own loopback"
         return ", ".join([cores, who, where, *(["SCHED_RR"] if self.realtime else [])])
 

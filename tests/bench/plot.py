@@ -3,10 +3,11 @@
 Written by hand, so that a benchmark needs no library; light and dark by the reader's own setting.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from bench.axes import Axis, Point
+from bench.axes import Axis, Figure
 from bench.report import number
 from bench.results import PointResult, Results
 
@@ -43,23 +44,20 @@ _STYLE = """
 
 
 def plot(results: Results, axis: Axis) -> str:
-    """Draw an axis; the points that have results."""
-    groups = [
-        (point, result)
-        for point in axis.points
-        if (result := results.of(axis, point)) and _bars(results, axis, point, result)
-    ]
+    """Draw an axis: the figure that counts at each point that has results, and what else of it is to be drawn."""
+    groups = list(_groups(results, axis))
     columns = 1 if len(groups) == 1 else 2
     width = (_WIDTH - 2 * _MARGIN - (columns - 1) * _GAP) / columns
     bottoms = [float(_HEAD)] * columns
     drawn: list[str] = []
-    for number_, (point, result) in enumerate(groups):
-        column = number_ % columns
-        left = _MARGIN + column * (width + _GAP)
-        drawn += _group(results, axis, point, result, left, bottoms[column], width)
-        bottoms[column] += _GROUP_HEAD + len(_bars(results, axis, point, result)) * _STEP + _GROUP_GAP
+    for group in groups:
+        column = bottoms.index(min(bottoms))
+        drawn += group.draw(_MARGIN + column * (width + _GAP), bottoms[column], width)
+        bottoms[column] += _GROUP_HEAD + len(group.bars) * _STEP + _GROUP_GAP
     height = max(bottoms) + 4
-    words = f"{axis.first.title}; shorter is better. Blue: tabi; dashed: no SOCKS proxy, a limit"
+    words = f"{axis.first.title}; shorter is better. Blue: tabi. Dashed: a limit, no SOCKS proxy."
+    if any(results.faults.values()):
+        words += " *: loses bytes."
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height:g}" width="{_WIDTH}" '
         f'height="{height:g}" role="img" aria-label="{escape(axis.title)}: {escape(words)}">',
@@ -73,33 +71,60 @@ def plot(results: Results, axis: Axis) -> str:
     ])  # fmt: skip
 
 
-def _bars(results: Results, axis: Axis, point: Point, result: PointResult) -> list[tuple[str, float]]:
-    first = axis.first_of(point)
-    found = ((name, result.median(name, first)) for name in results.kinds)
-    return [(name, max(value, 0.0)) for name, value in found if value is not None]
+@dataclass(frozen=True, slots=True)
+class _Bar:
+    """One proxy's."""
+
+    name: str
+    kind: str
+    value: float
 
 
-def _group(
-    results: Results, axis: Axis, point: Point, result: PointResult, left: float, top: float, width: float
-) -> Iterator[str]:
-    first = axis.first_of(point)
-    unit = "" if first.key == axis.first.key else f" ({first.title})"
-    yield _text(left, top + 13, point.label + unit, "group")
-    bars = _bars(results, axis, point, result)
-    greatest = max(value for _, value in bars) or 1.0
-    room = width - _LABELS - _VALUES
-    start = left + _LABELS
-    for row, (name, value) in enumerate(bars):
-        y = top + _GROUP_HEAD + row * _STEP
-        is_ours = results.kinds[name] == "ours"
-        kind = results.kinds[name] + (" pure" if name.endswith("-pure") else "")
-        length = max(value / greatest * room, 1.0)
-        shown = name + ("*" if results.faults.get(name) else "")
-        yield _text(start - 8, y + 11, shown, "mine" if is_ours else "name", "end")
-        yield f'<rect class="{kind}" x="{start:.1f}" y="{y}" width="{length:.1f}" height="{_BAR}" rx="2"/>'
-        yield _text(start + length + 6, y + 11, number(value, first.digits), "mine" if is_ours else "value")
-    bottom = top + _GROUP_HEAD + len(bars) * _STEP
-    yield f'<line class="line" x1="{start:.1f}" y1="{top + _GROUP_HEAD - 3:g}" x2="{start:.1f}" y2="{bottom - 2:g}"/>'
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """The bars of one figure at one point."""
+
+    title: str
+    figure: Figure
+    bars: Sequence[_Bar]
+
+    def draw(self, left: float, top: float, width: float) -> Iterator[str]:
+        yield _text(left, top + 13, self.title, "group")
+        greatest = max(bar.value for bar in self.bars) or 1.0
+        start, room = left + _LABELS, width - _LABELS - _VALUES
+        for row, bar in enumerate(self.bars):
+            y = top + _GROUP_HEAD + row * _STEP
+            length = max(bar.value / greatest * room, 1.0)
+            is_ours = bar.kind.startswith("ours")
+            yield _text(start - 8, y + 11, bar.name, "mine" if is_ours else "name", "end")
+            yield f'<rect class="{bar.kind}" x="{start:.1f}" y="{y:g}" width="{length:.1f}" height="{_BAR}" rx="2"/>'
+            shown = number(bar.value, self.figure.digits)
+            yield _text(start + length + 6, y + 11, shown, "mine" if is_ours else "value")
+        upper, lower = top + _GROUP_HEAD - 3, top + _GROUP_HEAD + len(self.bars) * _STEP - 2
+        yield f'<line class="line" x1="{start:.1f}" y1="{upper:g}" x2="{start:.1f}" y2="{lower:g}"/>'
+
+
+def _groups(results: Results, axis: Axis) -> Iterator[_Group]:
+    for figure in (None, *axis.drawn):
+        for point in axis.points:
+            result = results.of(axis, point)
+            shown = figure or axis.first_of(point)
+            if result and (bars := _bars(results, result, shown)):
+                unit = "" if shown.key == axis.first.key else f": {shown.title}"
+                yield _Group(point.label + unit, shown, bars)
+
+
+def _bars(results: Results, result: PointResult, figure: Figure) -> list[_Bar]:
+    found = ((name, result.median(name, figure)) for name in results.kinds)
+    return [
+        _Bar(
+            name + ("*" if results.faults.get(name) else ""),
+            results.kinds[name] + (" pure" if name.endswith("-pure") else ""),
+            max(value, 0.0),
+        )
+        for name, value in found
+        if value is not None
+    ]
 
 
 def _text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:

@@ -16,6 +16,11 @@ def number(value: float | None, digits: int) -> str:
     return _ABSENT if value is None else f"{value:,.{digits}f}"
 
 
+def _short(value: float) -> str:
+    """Write a figure to three digits, and whole from 100 on."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def table(results: Results) -> str:
     """Make the one table for a terminal: a block for each point, the proxies below each other."""
     blocks = [
@@ -25,7 +30,7 @@ def table(results: Results) -> str:
         if (result := results.of(axis, point))
     ]
     goals = [
-        f"  {'met  ' if one.is_met else 'NOT MET'}  {one.text}: {one.value:,.3g} of {one.bound:,.3g}"
+        f"  {'met  ' if one.is_met else 'NOT MET'}  {one.text}: {_short(one.value)} of {_short(one.bound)}"
         for one in judge(results)
     ]
     if goals:
@@ -121,8 +126,7 @@ def markdown_axis(results: Results, axis: Axis) -> str:
 def markdown_goals(results: Results) -> str:
     """Make the table of goals."""
     rows = [
-        [one.text, f"{one.value:,.3g}", f"{one.bound:,.3g}", "yes" if one.is_met else "**no**"]
-        for one in judge(results)
+        [one.text, _short(one.value), _short(one.bound), "yes" if one.is_met else "**no**"] for one in judge(results)
     ]
     return _markdown(["goal", "measured", "bound", "met"], rows)
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from bench.axes import Axis, Figure, Point
+from bench.axes import AXES, Axis, Figure, Point
 from bench.peers import Peer
 from bench.runs import Outcome
 
@@ -37,6 +37,19 @@ class PointResult:
         """Give a figure of each good run of a proxy."""
         runs = self.outcomes[name].runs if name in self.outcomes else []
         return [run[figure.key] for run in runs if run.get(figure.key) is not None]
+
+
+_SHOWN = {
+    *(figure.key for axis in AXES for figure in (axis.first, *axis.others)),
+    *(point.first.key for axis in AXES for point in axis.points if point.first),
+    "failed",
+    "unfinished",
+}
+
+
+def _brief_run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep the figures that are shown, to six digits."""
+    return {key: float(f"{value:.6g}") for key, value in run.items() if key in _SHOWN and value is not None}
 
 
 def spread(values: Iterable[float]) -> float:
@@ -99,6 +112,17 @@ class Results:
         for name in other.kinds:
             if name not in other.missing:
                 self.missing.pop(name, None)
+
+    def brief(self) -> "Results":
+        """Give what tables and plots show, for others to read: nothing that tells of this machine's files."""
+        short = Results(kinds=self.kinds, faults=self.faults, notes=self.notes)
+        for name, point in self.points.items():
+            outcomes = {
+                peer: Outcome(runs=[_brief_run(run) for run in outcome.runs], errors=["failed"] * len(outcome.errors))
+                for peer, outcome in point.outcomes.items()
+            }
+            short.points[name] = PointResult(point.command, point.provenance, outcomes)
+        return short
 
     def write(self, file: Path) -> None:
         """Write JSON."""

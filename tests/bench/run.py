@@ -74,11 +74,20 @@ def _parser() -> argparse.ArgumentParser:
     add("--user", help="who programs run as, when root starts them (default: nobody; root: as root)")
     add("--realtime", action="store_true", help="SCHED_RR for all programs, on a busy machine (root)")
     add("--no-namespace", action="store_true", help="stay on the machine's own loopback, as everybody but root does")
+    add(
+        "--from",
+        type=Path,
+        dest="source",
+        metavar="FILE",
+        help="measure nothing: show results that were written before",
+    )
     add("--list", action="store_true", help="list axes, points and proxies, and measure nothing")
     return parser
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.source:
+        return _finish(Results.read(options.source), options)
     chosen = select(options.axis)
     known = known_peers(hev=options.hev, threeproxy=options.threeproxy)
     for pair in options.also:
@@ -100,6 +109,10 @@ def _run(options: argparse.Namespace) -> int:
     ) as target:
         bench = Bench(generator, target, here, seconds=options.seconds, warmup=options.warmup, told=_say)
         results = _measure(bench, chosen, known, peers, options)
+    return _finish(results, options)
+
+
+def _finish(results: Results, options: argparse.Namespace) -> int:
     print(table(results))
     if options.write_docs:
         docs.write(results)

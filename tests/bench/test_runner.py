@@ -106,6 +106,19 @@ def test_results_come_back_as_they_were_written(results: Results, tmp_path: Path
     assert Results.read(tmp_path / "new" / "result.json") == results
 
 
+def test_what_is_published_has_figures_and_no_paths(results: Results) -> None:
+    outcomes = results.points["connections/32"].outcomes
+    outcomes["hev"].proxy = outcomes["hev"].line = "/home/somebody/hev"
+    outcomes["hev"].errors = ["/home/somebody/hev ended"]
+    outcomes["hev"].runs[0] |= {"cpu_us_per_connection": 90.123456789, "first_failure": "x", "label": "y"}
+    results.missing["tabi"] = "/home/somebody/python has no tabi"
+    short = results.brief()
+    assert short.points["connections/32"].outcomes["hev"].runs[0]["cpu_us_per_connection"] == 90.1235
+    assert len(short.points["connections/32"].outcomes["hev"].errors) == 1
+    assert "somebody" not in repr(short)
+    assert "first_failure" not in repr(short)
+
+
 def test_results_of_other_axes_stay(results: Results) -> None:
     other = Results(kinds={"3proxy": "peer"}, points={"udp/64-1": PointResult("again", PROVENANCE)})
     results.update(other)
@@ -139,6 +152,12 @@ def test_page_is_written_between_its_marks(results: Results, tmp_path: Path, mon
     assert "| **tabi** | 45.0 ±2 % · 0.50× |" in text
     assert "make bench ARGS='--axis connections --repeat 3'" in text
     assert (tmp_path / "performance-connections.svg").exists()
+
+
+def test_published_page_is_what_its_results_say() -> None:
+    """Whoever changes the tables' form writes the page anew: `make bench ARGS='… --write-docs'`."""
+    part = docs.measured_part(Results.read(docs.RESULTS))
+    assert part in (ROOT / "docs" / "explanation" / "performance.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@
 #include "options.h"
 #include "place.h"
 
-enum { AT_ONCE = 64, PATIENCE = 60 /* seconds to open all */ };
+enum { AT_ONCE = 64, SILENCE = 10 /* seconds without a tunnel that opens */, PATIENCE = 90 /* seconds to open all */ };
 
 static char trouble[160];
 
@@ -248,16 +248,19 @@ struct tunnel *tunnels_open(int count, int port)
     struct tunnel *tunnels = calloc(count ? (size_t)count : 1, sizeof *tunnels);
     if (!tunnels)
         fail(OURS, "no memory for %d tunnels", count);
-    int64_t deadline = now() + PATIENCE * SECOND;
+    int64_t deadline = now() + PATIENCE * SECOND, patient_until = now() + SILENCE * SECOND;
     for (int begun = 0, opened = 0; opened < count;) {
         for (; begun < count && begun - opened < AT_ONCE; begun++) {
             tunnels[begun].index = begun;
             if (!tunnel_begin(&tunnels[begun], CONNECT, port))
                 fail(OURS, "tunnel %d could not be begun: %s", begun, trouble);
         }
-        opened += advance_some(deadline);
-        if (now() > deadline)
-            fail(PROXY, "%d of %d tunnels are open after %d s", opened, count, PATIENCE);
+        int more = advance_some(patient_until);
+        opened += more;
+        if (more)
+            patient_until = now() + SILENCE * SECOND;
+        if (now() > deadline || now() > patient_until)
+            fail(PROXY, "%d of %d tunnels are open, and the next takes too long", opened, count);
     }
     return tunnels;
 }
