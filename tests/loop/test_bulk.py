@@ -64,12 +64,15 @@ class Streams:
         self.block = random.Random(3).randbytes(SIZE)
         self.arrived: list[str] = []
         self.together = asyncio.Barrier(STREAMS)
+        self.over = asyncio.Event()  # all targets have their streams; the clients may have theirs before
 
     async def target(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Take one stream, and send the block meanwhile."""
         digest, _ = await asyncio.gather(receive(reader), send(writer, self.block))
         self.arrived.append(digest)
         writer.close()
+        if len(self.arrived) == STREAMS:
+            self.over.set()
 
     async def client(self, proxy: tuple[str, int], there: tuple[str, int], number: int) -> str:
         """Run one stream; gives the digest of what came back."""
@@ -88,7 +91,9 @@ class Streams:
         server = await asyncio.start_server(self.target, "127.0.0.1", 0, backlog=STREAMS)
         async with server, asyncio.timeout(PATIENCE * 6):
             there = server.sockets[0].getsockname()
-            return await asyncio.gather(*(self.client(proxy, there, number) for number in range(STREAMS)))
+            got = await asyncio.gather(*(self.client(proxy, there, number) for number in range(STREAMS)))
+            await self.over.wait()
+            return got
 
 
 def test_100_bulk_streams_at_once_as_an_ordinary_user_arrive_whole() -> None:
