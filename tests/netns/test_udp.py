@@ -1,14 +1,17 @@
 """UDP ASSOCIATE between hosts (RFC 1928 section 7): relays, routes, egress addresses, ICMP errors."""
 
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from helpers.namespaces import Network
+from helpers.namespaces import Namespace, Network
 from helpers.serving import Command
-from helpers.udp import Association, address_of, datagrams
+from helpers.socks import greet5, read_reply5, request5
+from helpers.udp import Association, address_of, datagrams, header, read_datagram
+from helpers.waiting import until
 
 PROXIES = ["10.91.1.1", "10.91.1.11", "fd91:1::1"]
 CLIENT = {4: "10.91.1.2", 6: "fd91:1::2"}
@@ -117,3 +120,37 @@ def test_targets_see_the_egress_address_that_was_set(hosts: Network, proxies: ob
             assert client.talk(target)[0] == "10.91.2.11"
         finally:
             client.close()
+
+
+def link_local(host: Namespace) -> str:
+    """Give a host's own address on the link to its client or proxy, once the kernel is sure that it is the only one."""
+
+    def find() -> str:
+        (link,) = json.loads(host.ip("-json", "-6", "address", "show", "dev", "lan"))
+        infos = [info for info in link["addr_info"] if info["scope"] == "link" and not info.get("tentative")]
+        return str(infos[0]["local"]) if infos else ""
+
+    return until(find, "the link-local address")
+
+
+@pytest.mark.parametrize("ports", [None, [20_100, 20_110]])
+def test_a_relay_towards_a_link_local_client_is_on_its_link(
+    hosts: Network, proxies: object, ports: list[int] | None
+) -> None:
+    link_local(hosts.client)  # it can send now
+    there = link_local(hosts.proxy)
+    zone = hosts.client.call(socket.if_nametoindex, "lan")
+    with (
+        proxies.open(listen=["[::]:1086"], udp={"ports": ports} if ports else {}),  # type: ignore[attr-defined]
+        remote(hosts, HERE[4]) as target,
+        hosts.client.call(greet5, (f"{there}%lan", 1086)) as control,
+        hosts.client.entering(datagrams("::")) as client,
+    ):
+        control.sendall(request5(3, "::", 0))
+        reply, host, port = read_reply5(control)
+        assert (reply, host) == (0, there)
+        assert ports is None or ports[0] <= port <= ports[1]
+        client.sendto(header(*address_of(target)) + b"ping", (host, port, 0, zone))
+        data, egress = target.recvfrom(99)
+        target.sendto(data + b" pong", egress)
+        assert read_datagram(client.recv(99)) == (*address_of(target), b"ping pong")

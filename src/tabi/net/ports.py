@@ -44,23 +44,27 @@ def route_source(target: Address) -> Address:
         raise dial_error(error, endpoint) from None
 
 
-def bind_within(sock: socket.socket, address: Address, ports: tuple[int, int] | None) -> None:
+def bind_within(sock: socket.socket, address: Address, ports: tuple[int, int] | None, scope: int = 0) -> None:
     """Bind to `address` and a free port of the range, or any.
 
     The search starts at a random port: predictable ones invite whoever wants to be the peer.
 
+    Args:
+        sock: not bound yet.
+        address: of this host.
+        ports: first and last; None: any.
+        scope: number of the interface that a link-local address belongs to.
+
     Raises:
         OSError: EADDRINUSE when the whole range is taken, or what bind(2) says.
     """
-    if ports is None:
-        sock.bind((str(address), 0))
-        return
-    first, last = ports
+    zone = (0, scope) if scope else ()
+    first, last = ports or (0, 0)
     count = last - first + 1
     start = random.SystemRandom().randrange(count)
     for step in range(count):
         try:
-            sock.bind((str(address), first + (start + step) % count))
+            sock.bind((str(address), first + (start + step) % count, *zone))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
@@ -83,10 +87,7 @@ def open_datagram_socket(local: Address, ports: tuple[int, int] | None, scope: i
     try:
         if is_v6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        if scope:
-            sock.bind((str(local), 0, 0, scope))
-        else:
-            bind_within(sock, local, ports)
+        bind_within(sock, local, ports, scope)
     except OSError as error:
         sock.close()
         text = f"no UDP port to be had on {local} ({ports or 'any port'}): {error.strerror}"

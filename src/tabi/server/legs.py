@@ -52,7 +52,6 @@ class OwnLeg:
     ) -> None:
         self._sock = open_datagram_socket(local, ports, scope)
         self._client = client
-        self._scope = scope
         self._loop = loop
         self.bound = Endpoint.from_sockaddr(self._sock.getsockname())
 
@@ -66,8 +65,7 @@ class OwnLeg:
         Raises:
             OSError: there is no route back to the client.
         """
-        peer = (str(self._client), port)
-        self._sock.connect((*peer, 0, self._scope) if self._scope else peer)
+        self._sock.connect((str(self._client), port))  # a link-local one is on the link that the socket is bound to
 
     def send(self, data: memoryview) -> None:
         """Send to the client."""
