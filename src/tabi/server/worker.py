@@ -7,7 +7,6 @@ there. When the supervisor is gone, the worker ends: without it there is nobody 
 import asyncio
 import logging
 import os
-import pwd
 import signal
 import socket
 import sys
@@ -16,6 +15,7 @@ import time
 from tabi.errors import ConfigError
 from tabi.net.channel import Channel, ClosedError
 from tabi.net.lines import LineHandler, LineWriter
+from tabi.net.privileges import drop_privileges, give_up_new_privileges
 from tabi.net.sockopts import raise_descriptor_limit
 from tabi.net.tasks import spawn
 from tabi.server import manage
@@ -27,7 +27,7 @@ from tabi.server.orders import Answer, Ask, Discard, Prepare, Ready, Stop, Swap,
 from tabi.server.server import Server
 from tabi.server.sharedtable import SharedTable
 
-__all__ = ["Worker", "drop_privileges", "main"]
+__all__ = ["Worker", "main"]
 
 STDOUT, STDERR = 1, 2
 NO_DESCRIPTORS = "it is out of descriptors for new listeners; raise its limit (LimitNOFILE= of the unit) or lower cap"
@@ -191,23 +191,6 @@ def _listener(fd: int) -> socket.socket:
     return sock
 
 
-def drop_privileges(user: str) -> None:
-    """Become `user` for good; a process that is not root stays what it is.
-
-    Raises:
-        ConfigError: there is no such user.
-    """
-    if os.geteuid() != 0:
-        return
-    try:
-        entry = pwd.getpwnam(user)
-    except KeyError:
-        raise ConfigError(f"user {user!r} does not exist; make it with: useradd --system {user}") from None
-    os.setgroups([])
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
-
-
 async def _run(fd: int) -> int:
     loop = asyncio.get_running_loop()
     # The supervisor tells us when to end; a Ctrl-C in the terminal reaches it as well.
@@ -229,6 +212,7 @@ async def _run(fd: int) -> int:
 def main(argv: list[str]) -> int:
     """Run a worker; for the supervisor only."""
     raise_descriptor_limit()
+    give_up_new_privileges()
     return asyncio.run(_run(int(argv[1])))
 
 
