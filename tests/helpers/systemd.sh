@@ -6,6 +6,8 @@ clone=$1 packages=$2 prefix=$3 version=$4
 
 mount --make-rprivate /
 mount -o remount,bind,ro /
+mount --bind /proc/sys /proc/sys
+mount -o remount,bind,ro /proc/sys  # systemd would raise fs.file-max of the whole machine
 mount -t tmpfs tmpfs /opt
 mkdir -p /opt/tabi/bin /opt/tabi/src /opt/tabi/lib /opt/tabi/packaging /opt/tabi/python
 mount --bind "$prefix" /opt/tabi/python  # it may lie in a home, which the service does not see
