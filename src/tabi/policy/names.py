@@ -57,37 +57,45 @@ class NameSet:
 
 
 class Globs:
-    """Patterns with wildcards, each filed by three characters that a name must have in a row: the rarest that it has.
+    """Patterns with wildcards, each filed by some characters that a name must have in a row: up to three, the rarest.
 
-    A pattern without such three is tried on every name.
+    A pattern that has only wildcards is tried on every name, one that has no two characters in a row on many.
 
     Args:
         patterns: as written, and compiled.
     """
 
-    __slots__ = ("_filed", "patterns")
+    __slots__ = ("_filed", "_sizes", "patterns")
 
     def __init__(self, patterns: Mapping[str, re.Pattern[str]]) -> None:
         self.patterns = patterns
-        grams = {pattern: {gram for run in re.split(r"[*?]", pattern) for gram in _grams(run)} for pattern in patterns}
+        grams = {pattern: _longest_grams(pattern) for pattern in patterns}
         counts = Counter(gram for known in grams.values() for gram in known)
         self._filed: dict[str, list[str]] = {}
         for pattern, known in grams.items():
             rarest = min(known, key=lambda gram: (counts[gram], gram), default="")
             self._filed.setdefault(rarest, []).append(pattern)
+        self._sizes = {len(gram) for gram in self._filed} - {0}
 
     def matching(self, name: str) -> Iterator[str]:
         """Give the patterns that mean a name."""
         if not self.patterns:
             return
-        for gram in self._filed.keys() & {"", *_grams(name)}:
+        for gram in self._filed.keys() & {"", *(gram for size in self._sizes for gram in _grams(name, size))}:
             for pattern in self._filed[gram]:
                 if self.patterns[pattern].fullmatch(name):
                     yield pattern
 
 
-def _grams(text: str) -> Iterator[str]:
-    return (text[place : place + 3] for place in range(len(text) - 2))
+def _longest_grams(pattern: str) -> set[str]:
+    """Give what a name must have in a row: all threes of the pattern, if there is none all pairs, and so on."""
+    runs = re.split(r"[*?]", pattern)
+    size = min(max(map(len, runs)), 3)
+    return {gram for run in runs for gram in _grams(run, size) if size}
+
+
+def _grams(text: str, size: int) -> Iterator[str]:
+    return (text[place : place + size] for place in range(len(text) - size + 1))
 
 
 def keys_of(name: str) -> list[str]:
