@@ -96,13 +96,43 @@ def direct(
             took the connection: the reply is the most telling of all attempts.
         DialTimeoutError: `options.timeout` is over; the stage is what was under way.
     """
-    return _Direct(target, permit, options).run()
+    if isinstance(target.host, Name):
+        return _Race(target.host, target, permit, options).run()
+    return _literal(unmap(target.host), target, permit, options)
 
 
-class _Direct:
-    """One dial: what is known, what is under way, what is to be wished next."""
+def _literal(
+    address: Address, target: Endpoint, permit: Callable[[Address], bool], options: DirectOptions
+) -> Plan:
+    """Plan a connection to the one address there is: no look-up, no race."""
+    if not permit(address):
+        raise DeniedError(f"policy refuses {address}")
+    deadline, attempt = Sleep(options.timeout), Open(address, target.port)
+    fact = yield deadline, attempt
+    is_late = fact.wish is deadline
+    # A plan is resumed by a fact only, and Cancel has none; Sleep(0) comes at once.
+    yield Cancel(attempt if is_late else deadline), Sleep(0)
+    if is_late:
+        raise _too_late(target, options, f"no answer from {address}", Stage.CONNECT)
+    if isinstance(fact, Failed):
+        raise fact.error
+    assert isinstance(fact.value, Connection)
+    return fact.value
 
-    def __init__(self, target: Endpoint, permit: Callable[[Address], bool], options: DirectOptions) -> None:
+
+def _too_late(target: Endpoint, options: DirectOptions, what: str, stage: Stage) -> DialTimeoutError:
+    error = DialTimeoutError(f"no connection to {target} within {options.timeout:g} s: {what}", stage=stage)
+    error.limit = "connect"
+    return error
+
+
+class _Race:
+    """One dial by name: what is known, what is under way, what is to be wished next."""
+
+    def __init__(
+        self, name: Name, target: Endpoint, permit: Callable[[Address], bool], options: DirectOptions
+    ) -> None:
+        self._name = name
         self._target = target
         self._permit = permit
         self._options = options
@@ -137,12 +167,8 @@ class _Direct:
 
     def _begin(self) -> None:
         self._start(self._deadline)
-        host = self._target.host
-        if isinstance(host, Name):
-            self._start(Resolve(host, self._options.prefer))
-            self._start(Resolve(host, _other(self._options.prefer)))
-        else:
-            self._add((host,))
+        self._start(Resolve(self._name, self._options.prefer))
+        self._start(Resolve(self._name, _other(self._options.prefer)))
         self._advance()
 
     def _is_hopeful(self) -> bool:
@@ -236,18 +262,15 @@ class _Direct:
         yield self._take_batch()
 
     def _timed_out(self) -> DialTimeoutError:
-        text = f"no connection to {self._target} within {self._options.timeout:g} s"
         trying = [str(wish.address) for wish in self._under_way if isinstance(wish, Open)]
         asking = [_RECORD[wish.family] for wish in self._under_way if isinstance(wish, Resolve)]
         if trying:
-            text += f": no answer from {_some(trying, ', ')}"
+            what = f"no answer from {_some(trying, ', ')}"
         else:
-            text += f": no answer to the look-up of {' and '.join(asking)}"
+            what = f"no answer to the look-up of {' and '.join(asking)}"
         if self._failures:
-            text += f"; before that {self._failure_list()}"
-        error = DialTimeoutError(text, stage=Stage.CONNECT if trying else Stage.RESOLVE)
-        error.limit = "connect"
-        return error
+            what += f"; before that {self._failure_list()}"
+        return _too_late(self._target, self._options, what, Stage.CONNECT if trying else Stage.RESOLVE)
 
     def _failed(self) -> TabiError:
         if self._failures:
@@ -257,8 +280,6 @@ class _Direct:
         return self._resolve_error()
 
     def _connect_error(self) -> TabiError:
-        if not isinstance(self._target.host, Name):
-            return self._failures[0][1]
         replies = {error.reply for _, error in self._failures}
         reply = next((reply for reply in _TELLING if reply in replies), Reply.GENERAL_FAILURE)
         text = f"no connection to {self._target}: {self._failure_list()}"
@@ -267,16 +288,13 @@ class _Direct:
         return dial_failure(text, reply=reply)
 
     def _denied_error(self) -> DeniedError:
-        text = f"policy refuses {_some(self._refused, ', ')}"
-        if isinstance(self._target.host, Name):
-            text += f", all that {self._target.host} resolved to"
-        return DeniedError(text)
+        return DeniedError(f"policy refuses {_some(self._refused, ', ')}, all that {self._name} resolved to")
 
     def _resolve_error(self) -> TabiError:
         for error in self._lookup_errors:
             if not _is_negative(error):
                 return error
-        text = f"no address for {self._target.host}"
+        text = f"no address for {self._name}"
         if self._lookup_errors:
             text += f": {self._lookup_errors[0]}"
         return NameUnknownError(text)

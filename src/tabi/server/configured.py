@@ -8,6 +8,7 @@ from typing import NamedTuple
 from tabi.addr import Address, Endpoint
 from tabi.config.load import Configuration
 from tabi.machine.server import ServerOptions
+from tabi.policy.memory import Memory
 from tabi.server.accounts import Accounts, Table
 from tabi.server.counts import Counts
 from tabi.server.hashing import HashQueue
@@ -49,7 +50,7 @@ class ConfiguredServer:
         self.accounts = Accounts(prepared.accounts, trusted=configuration.settings.trusted, queue=HashQueue(cores))
         self.server = Server(
             configuration.settings,
-            policy=configuration.rules,
+            policy=Memory(configuration.rules),
             authenticator=self.accounts,
             write_log=write_log,
             log_format=configuration.settings.log.format,
@@ -85,7 +86,7 @@ class ConfiguredServer:
         changed = self.accounts.swap(prepared.accounts, configuration.settings.trusted)
         self.server.reconfigure(
             configuration.settings,
-            policy=configuration.rules,
+            policy=Memory(configuration.rules),
             access=_access(configuration),
             user_limits={name: user.limits for name, user in configuration.users.items()},
             rule_limits={rule.name: rule.grants.limits for rule in configuration.rules.rules},
