@@ -19,7 +19,9 @@ BACKLOG = 4096  # the kernel cuts it to net.core.somaxconn
 BATCH = 64  # connections per wake-up, so that running sessions get their turn
 PAUSE = 0.2  # seconds without accepting once descriptors have run out
 
-OnAccept: TypeAlias = Callable[[socket.socket, Endpoint], None]
+OnAccept: TypeAlias = Callable[[socket.socket, Endpoint, Endpoint], None]
+"""Called with a connection, the client's end and ours."""
+
 OnExhausted: TypeAlias = Callable[[OSError | None], None]
 """Called with the error when descriptors run out, with None when accepting goes on."""
 
@@ -112,6 +114,7 @@ class Acceptor:
     ) -> None:
         self.listener = listener
         self.endpoint = Endpoint.from_sockaddr(listener.getsockname())
+        self._has_address = not isinstance(self.endpoint.host, Name) and not self.endpoint.host.is_unspecified
         self._on_accept = on_accept
         self._on_exhausted = on_exhausted
         self._loop = loop
@@ -155,7 +158,8 @@ class Acceptor:
                     return False
                 continue  # accept(2): errors of the one connection, which has gone; the next may be fine
             sock.setblocking(False)
-            self._on_accept(sock, Endpoint.from_sockaddr(peer))
+            local = self.endpoint if self._has_address else Endpoint.from_sockaddr(sock.getsockname())
+            self._on_accept(sock, Endpoint.from_sockaddr(peer), local)
         return True
 
     def exhausted(self, error: OSError) -> None:

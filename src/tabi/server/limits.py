@@ -25,6 +25,7 @@ __all__ = ["Claims", "LimitReachedError", "SessionLimits", "Terms"]
 Kind: TypeAlias = Literal["user", "rule"]
 
 _NO_LIMITS: Final = Limits()
+_PREFIX: Final[Mapping[Kind, bytes]] = {"user": b"user ", "rule": b"rule "}
 
 
 class LimitReachedError(DeniedError):
@@ -151,17 +152,17 @@ class SessionLimits:
     def terms(self, user: bytes | None, verdict: Verdict) -> Terms:
         """Say what a session has to keep to that this verdict allows."""
         grants = verdict.grants
-        parties: tuple[tuple[Kind, bytes, Limits], ...] = (
-            ("user", user or b"", self.of_user(user)),
-            ("rule", verdict.rule.encode(), grants.limits),
-        )
-        buckets = tuple(
-            self._set_bucket(_key(kind, name), limits.bandwidth)
-            for kind, name, limits in parties
-            if limits.bandwidth is not None
-        )
-        lifetimes = ((one.lifetime, f"{kind}-lifetime") for kind, _, one in parties if one.lifetime is not None)
-        lifetime, limit = min(lifetimes, default=(0.0, ""))
+        of_user, of_rule = self.of_user(user), grants.limits
+        buckets: tuple[int, ...] = ()
+        if user is not None and of_user.bandwidth is not None:
+            buckets += (self._set_bucket(_key("user", user), of_user.bandwidth),)
+        if of_rule.bandwidth is not None:
+            buckets += (self._set_bucket(_key("rule", verdict.rule.encode()), of_rule.bandwidth),)
+        lifetime, limit = 0.0, ""
+        if of_user.lifetime is not None:
+            lifetime, limit = of_user.lifetime, "user-lifetime"
+        if of_rule.lifetime is not None and (not limit or of_rule.lifetime <= lifetime):
+            lifetime, limit = of_rule.lifetime, "rule-lifetime"
         flow = FlowLimits(
             idle=self._times.idle if grants.idle is None else grants.idle,
             half_open=self._times.half_open if grants.half_open is None else grants.half_open,
@@ -255,4 +256,4 @@ def _shown(kind: Kind, name: bytes) -> str:
 
 
 def _key(kind: Kind, name: bytes) -> bytes:
-    return kind.encode() + b" " + name
+    return _PREFIX[kind] + name

@@ -307,9 +307,10 @@ class Server:
         family = socket.AF_INET6 if ":" in arrived.local[0] else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM, 0, arrived.fd)
         sock.setblocking(False)
-        client = Endpoint.from_sockaddr(arrived.client)
-        if arrived.counted or self._admit(sock, client, arrived.number):
-            session = self._sessions[arrived.number] = Session(self, sock, client, arrived.number, arrived)
+        client, listener = Endpoint.from_sockaddr(arrived.client), Endpoint.from_sockaddr(arrived.local)
+        if arrived.counted or self._admit(sock, client, listener, arrived.number):
+            session = Session(self, sock, client, listener, arrived.number, arrived)
+            self._sessions[arrived.number] = session
             session.take_over(arrived)
 
     def exhausted(self, call: Exhausted) -> None:
@@ -318,18 +319,18 @@ class Server:
             if acceptor.listener.fileno() == call.listener:
                 acceptor.exhausted(OSError(call.errno, os.strerror(call.errno)))
 
-    def _on_accept(self, sock: socket.socket, client: Endpoint) -> None:
+    def _on_accept(self, sock: socket.socket, client: Endpoint, listener: Endpoint) -> None:
         number = next(self._numbers)
-        if self._admit(sock, client, number):
-            session = self._sessions[number] = Session(self, sock, client, number)
+        if self._admit(sock, client, listener, number):
+            session = self._sessions[number] = Session(self, sock, client, listener, number)
             session.start()
 
-    def _admit(self, sock: socket.socket, client: Endpoint, number: int) -> bool:
+    def _admit(self, sock: socket.socket, client: Endpoint, listener: Endpoint, number: int) -> bool:
         """Count a connection in, or turn it away."""
         key = client_key(address_of(client))
         cap = self.admission.admit(key)
         if cap is not None:
-            facts = Facts(number, time.time(), str(client), str(Endpoint.from_sockaddr(sock.getsockname())))
+            facts = Facts(number, time.time(), str(client), str(listener))
             turn_away(sock)
             self._log_failure(key, facts, Outcome("tabi", f"cap:{cap}"))
         return cap is None

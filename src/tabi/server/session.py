@@ -49,14 +49,20 @@ class Session:
     )  # fmt: skip
 
     def __init__(
-        self, server: "Server", sock: socket.socket, client: Endpoint, number: int, arrived: Handover | None = None
+        self,
+        server: "Server",
+        sock: socket.socket,
+        client: Endpoint,
+        listener: Endpoint,
+        number: int,
+        arrived: Handover | None = None,
     ) -> None:
         """Begin a session; with `arrived` as what the express lane hands over (see `take_over`)."""
         age = 0.0 if arrived is None or not arrived.accepted else time.monotonic() - arrived.accepted
         self.server = server
         self.sock = sock
         self.client = client
-        self.listener = Endpoint.from_sockaddr(sock.getsockname() if arrived is None else arrived.local)
+        self.listener = listener
         self.key = client_key(address_of(client))
         self.number = number
         self.arrived = arrived
