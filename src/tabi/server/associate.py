@@ -48,7 +48,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     judgement.on_new_rules = relay.live_by_new_rules
     try:
         session.machine.take_early()  # the control connection carries nothing after the request
-        session.notes.mark("resolved")
+        session.notes.mark_resolved()
         advertise = session.server.settings.udp.advertise
         told = told_address(advertise, address_of(leg.bound), address_of(session.listener))
         session.succeed(Endpoint(told, leg.bound.port))

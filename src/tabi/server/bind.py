@@ -41,7 +41,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     listener = _listen(session, peers)
     try:
         bound = Endpoint.from_sockaddr(listener.getsockname())
-        session.notes.mark("resolved")
+        session.notes.mark_resolved()
         advertise = session.server.settings.bind.advertise
         told = told_address(advertise, address_of(bound), address_of(session.listener))
         session.machine.listening(Endpoint(told, bound.port))

@@ -79,8 +79,10 @@ class Judgement:
 
         def permit(address: Address) -> bool:
             nonlocal any_allowed
-            self._notes.mark("resolved")
-            verdict = self._judge_address(event, address)
+            self._notes.mark_resolved()
+            if self._has_judged(event, address):
+                return True
+            verdict = self.judge(Request(event.command, event.target, address))
             if verdict.allow or not any_allowed:  # one refused address does not refuse the session
                 self._notes.note_verdict(verdict)
             any_allowed = any_allowed or verdict.allow
@@ -88,11 +90,11 @@ class Judgement:
 
         return permit
 
-    def _judge_address(self, event: RequestReceived, address: Address) -> Verdict:
-        """Judge an address together with the name that led to it; one that was asked for as such is judged already."""
-        if address == event.target.host and self.verdict is not None and not self._is_outdated:
-            return self.verdict
-        return self.judge(Request(event.command, event.target, address))
+    def _has_judged(self, event: RequestReceived, address: Address) -> bool:
+        """Say whether `require` has allowed this very address, which was asked for as such and not by a name."""
+        if self._is_outdated or self.verdict is None or self.verdict.tentative:
+            return False
+        return address == event.target.host
 
     def _has_room(self, address: Address, verdict: Verdict) -> bool:
         """Count the session in with the rule that allows an address."""
@@ -110,14 +112,17 @@ class Judgement:
             return self._limit_reached
         return error
 
+    def _verdict_about(self, address: Address) -> Verdict | None:
+        return self._granted.get(address, self.verdict) if self._granted else self.verdict
+
     def egress_to(self, address: Address) -> Address | str | None:
         """Say where a connection to an address that was judged is to come from, as the rule has it that allows it."""
-        verdict = self._granted.get(address, self.verdict)
+        verdict = self._verdict_about(address)
         return None if verdict is None else verdict.grants.egress
 
     def settle(self, address: Address) -> Verdict:
         """Say which verdict counts from here on: the one about the address that was taken, or about the request."""
-        verdict = self._granted.get(address, self.verdict)
+        verdict = self._verdict_about(address)
         if verdict is None:
             raise RuntimeError("settled before the request was judged")
         self.verdict = verdict
@@ -129,7 +134,7 @@ class Judgement:
         if self.verdict is None:
             raise RuntimeError("there are no terms before the request is judged")
         terms = self._limits.terms(self._context.user, self.verdict)
-        return terms._replace(flow=terms.flow_from(self._notes.milliseconds() / 1000))
+        return terms._replace(flow=terms.flow_from(self._notes.milliseconds() / 1000)) if terms.lifetime else terms
 
     def confirm(self, event: RequestReceived, address: Address) -> None:
         """Judge an address again, to which the way is open now, where the rules have changed meanwhile.

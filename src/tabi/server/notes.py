@@ -1,7 +1,6 @@
 """What is known of one session so far: noted as it happens, put into `Facts` when somebody asks or it ends."""
 
 import time
-from typing import Literal, TypeAlias
 
 from tabi.addr import Endpoint
 from tabi.policy.verdict import Verdict
@@ -9,15 +8,13 @@ from tabi.server.record import Facts
 
 __all__ = ["Notes"]
 
-Stage: TypeAlias = Literal["requested", "resolved", "answered"]
-
 
 class Notes:
     """The making of one line. What the attributes mean stands in `Facts`; text is made when it is needed."""
 
     __slots__ = (
-        "_accepted", "_began", "_client", "_listener", "_marks", "_number", "command", "lifetime", "method", "quiet",
-        "reply", "rule", "socks", "target", "to", "user", "userid", "verdict",
+        "_accepted", "_answered", "_began", "_client", "_listener", "_number", "_requested", "_resolved", "command",
+        "lifetime", "method", "quiet", "reply", "rule", "socks", "target", "to", "user", "userid", "verdict",
     )  # fmt: skip
 
     def __init__(self, number: int, client: Endpoint, listener: Endpoint, *, age: float = 0.0) -> None:
@@ -27,7 +24,9 @@ class Notes:
         self._began = time.monotonic() - age
         self._client = client
         self._listener = listener
-        self._marks: dict[Stage, float] = {}
+        self._requested = 0.0  # 0: not yet
+        self._resolved = 0.0
+        self._answered = 0.0
         self.socks = ""
         self.method = ""
         self.user: bytes | None = None
@@ -41,13 +40,22 @@ class Notes:
         self.lifetime = ""
         self.quiet = False
 
-    def mark(self, stage: Stage, when: float | None = None) -> None:
-        """Remember when `stage` was reached first: now, or at `when` of the monotonic clock."""
-        self._marks.setdefault(stage, time.monotonic() if when is None else when)
+    @property
+    def has_request(self) -> bool:
+        """Whether the handshake is over."""
+        return self._requested > 0
 
-    def has_reached(self, stage: Stage) -> bool:
-        """Say whether `stage` was marked."""
-        return stage in self._marks
+    def mark_requested(self, when: float | None = None) -> None:
+        """The request is there, or never will be: now, or since `when` of the monotonic clock."""
+        self._requested = time.monotonic() if when is None else when
+
+    def mark_resolved(self) -> None:
+        """An address is there; the first one counts."""
+        self._resolved = self._resolved or time.monotonic()
+
+    def mark_answered(self) -> None:
+        """The reply is put out."""
+        self._answered = time.monotonic()
 
     def note_verdict(self, verdict: Verdict) -> None:
         """Have the line say what policy said last, or stay away where the rule wants none."""
@@ -61,9 +69,6 @@ class Notes:
 
     def facts(self) -> Facts:
         """Give all of it, with the times of the stages."""
-        requested = self._marks.get("requested")
-        resolved = self._marks.get("resolved")
-        answered = self._marks.get("answered")
         return Facts(
             session=self._number,
             accepted=self._accepted,
@@ -79,13 +84,13 @@ class Notes:
             verdict=self.verdict,
             rule=self.rule,
             reply=self.reply,
-            handshake=_ms(self._began, requested),
-            resolve=_ms(requested, resolved),
-            connect=_ms(resolved or requested, answered),
+            handshake=_ms(self._began, self._requested),
+            resolve=_ms(self._requested, self._resolved),
+            connect=_ms(self._resolved or self._requested, self._answered),
             lifetime=self.lifetime,
             quiet=self.quiet,
         )
 
 
-def _ms(begin: float | None, end: float | None) -> float:
-    return (end - begin) * 1000 if begin is not None and end is not None else -1.0
+def _ms(begin: float, end: float) -> float:
+    return (end - begin) * 1000 if begin and end else -1.0

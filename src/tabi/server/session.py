@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Commands", "Serve", "Session", "address_of"]
 
+_WORDS: Final = {command: command.name.lower() for command in Command}
+
 READ_SIZE: Final = 4096  # a handshake has about 1 KiB at most; what is read beyond it travels on as early data
 
 Serve: TypeAlias = Callable[["Session", RequestReceived], Awaitable[None]]
@@ -105,7 +107,7 @@ class Session:
     def take_over(self, arrived: Handover) -> None:
         """Go on where the express lane stopped: take what it has read, and leave out what it has answered."""
         if arrived.requested:
-            self.notes.mark("requested", arrived.requested)
+            self.notes.mark_requested(arrived.requested)
         if arrived.outbound >= 0:
             sock = socket.socket(fileno=arrived.outbound)
             sock.setblocking(False)
@@ -218,9 +220,9 @@ class Session:
 
     def _handshake_over(self) -> None:
         self._deadlines.end(self)
-        if not self.notes.has_reached("requested"):  # else the lane has seen to it
+        if not self.notes.has_request:  # else the lane has seen to it
             self.server.admission.handshake_over(self.key)
-            self.notes.mark("requested")
+            self.notes.mark_requested()
 
     # the command
 
@@ -230,7 +232,7 @@ class Session:
         notes.socks = event.version.value
         notes.method = METHOD_WORDS[event.method]
         notes.userid = event.userid or None
-        notes.command = event.command.name.lower()
+        notes.command = _WORDS[event.command]
         notes.target = event.target
         context = Context(
             client=self.client,
@@ -311,7 +313,7 @@ class Session:
 
     def succeed(self, bound: Endpoint, led_to: Endpoint | None = None) -> None:
         """Put the success reply out; `hand_over` or `send_all` sends it."""
-        self.notes.mark("answered")
+        self.notes.mark_answered()
         self.machine.succeed(bound, led_to)
         self.notes.reply = int(Reply.SUCCEEDED)
 
@@ -399,7 +401,7 @@ class Session:
         self._over = True
         self._deadlines.end(self)
         self.unwatch()
-        if not self.notes.has_reached("requested"):
+        if not self.notes.has_request:
             self.server.admission.handshake_over(self.key)
         if (begun := self.take_begun()) is not None:
             begun.sock.close()
