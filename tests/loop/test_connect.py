@@ -23,7 +23,8 @@ from helpers.socks import (
 )
 from helpers.targets import banner, closed_port, target
 from helpers.tcp_table import dialling, full_backlog, unread
-from helpers.waiting import PATIENCE
+from helpers.waiting import PATIENCE, until
+from loop.engine_helpers import fill
 from tabi.addr import Endpoint
 from tabi.config.settings import TimeLimits
 from tabi.errors import Reply
@@ -190,6 +191,34 @@ def test_nothing_is_answered_before_the_target_has_and_what_was_sent_meanwhile_a
             sock.sendall(b"last")
             sock.shutdown(socket.SHUT_WR)
             assert read_all(there) == b"early, meanwhile, later, last"
+
+
+def test_a_reply_for_which_there_is_no_room_arrives_whole_before_the_tunnels_bytes(server: Running) -> None:
+    """A handshake says too little to fill a window, so the test fills it in the server's place."""
+    with full_backlog() as backlog, socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(PATIENCE)
+        sock.connect(server.address)
+        sock.sendall(b"\x05\x01\x00" + request5(1, *backlog.address))
+        assert read_exactly(sock, 2) == b"\x05\x00"
+        backlog.wait()
+        (session,) = server.call_sync(server.server.sessions)
+        before = server.call_sync(lambda: fill_up(session.sock))
+        with backlog.let_in() as there:
+            until(lambda: len(server.server.engine) == 1, "the tunnel")
+            there.sendall(b"banner")
+            assert len(read_exactly(sock, before)) == before
+            assert read_reply5(sock)[0] == 0
+            assert read_exactly(sock, 6) == b"banner"
+            sock.sendall(b"and back")
+            assert read_exactly(there, 8) == b"and back"
+
+
+def fill_up(sock: socket.socket) -> int:
+    """Fill all the buffers between, and give by how much."""
+    sent = fill(sock)
+    sock.setblocking(False)
+    return sent
 
 
 def test_a_socks4_client_waits_as_well(server: Running) -> None:

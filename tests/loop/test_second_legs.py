@@ -9,7 +9,7 @@ import pytest
 
 from helpers.name_service import NameService
 from helpers.serving import serving
-from helpers.socks import ask5, dial, read_exactly, read_reply5, request4
+from helpers.socks import ask5, dial, read_exactly, read_reply5, request4, request5
 from helpers.waiting import PATIENCE
 from tabi.config.settings import TimeLimits
 from tabi.server.associate import _open_leg
@@ -59,3 +59,12 @@ def test_waiting_for_the_shared_port_ends_with_the_deadline_that_began_at_accept
                 await _open_leg(Session(), None)  # type: ignore[arg-type]
 
     asyncio.run(body())
+
+
+def test_what_follows_the_request_of_an_association_is_kept_by_nobody() -> None:
+    with serving() as server, dial(server.address) as sock:
+        sock.sendall(b"\x05\x01\x00" + request5(3, "0.0.0.0", 0) + bytes(3000))
+        assert read_exactly(sock, 2) == b"\x05\x00"
+        assert read_reply5(sock)[0] == 0
+        (session,) = server.call_sync(server.server.sessions)
+        assert server.call_sync(session.machine.take_early) == b""
