@@ -1,7 +1,7 @@
 #!/bin/sh
 # Make .venv ready.
 #
-#   tools/setup.sh serve     what `tabi serve` needs: an interpreter and tabi itself, editable
+#   tools/setup.sh serve     what `tabi serve` needs: an interpreter and tabi itself, editable, with its extra `server`
 #   tools/setup.sh dev       that, and all that tests, checks and releases need
 #
 # PYTHON=… chooses the interpreter. A second run with nothing changed ends after a few milliseconds; a run that was
@@ -114,7 +114,11 @@ What pip installs comes from the package index that this machine's pip is config
 install_tabi() {
     if is_done serve && [ -x "$venv/bin/tabi" ]; then return 0; fi
     say "installing tabi, editable"
-    pip install --editable .
+    # in a subshell: without the extra tabi serves as well, only no users with passwords
+    if ! (pip install --editable '.[server]'); then
+        say "argon2-cffi, which users with passwords need, cannot be had now; going on without"
+        pip install --editable .
+    fi
     mark_done serve
 }
 
