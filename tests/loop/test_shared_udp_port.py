@@ -2,7 +2,7 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
@@ -48,12 +48,19 @@ def there() -> Iterator[socket.socket]:
 # one shared port
 
 
-@pytest.fixture
-def shared() -> Iterator[Running]:
+@contextmanager
+def one_port() -> Iterator[Running]:
     """Run a server with one port for all associations."""
     with datagrams() as free:
         port = address_of(free)[1]
     with serving(udp=UdpSettings(shared_port=port)) as server:
+        yield server
+
+
+@pytest.fixture
+def shared() -> Iterator[Running]:
+    """Do so for a whole test."""
+    with one_port() as server:
         yield server
 
 
@@ -179,3 +186,29 @@ def test_a_shared_port_that_is_taken_is_answered_by_1() -> None:
     with datagrams() as taken, serving(udp=UdpSettings(shared_port=address_of(taken)[1])) as server:
         assert refused(server.address) == 1
         assert server.only_line()["why"] == "failed"
+
+
+def test_datagrams_without_an_association_are_counted_and_told_of_once_in_a_while(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ShiftedClock(monkeypatch)
+    with (
+        one_port() as server,
+        Association(server.address) as association,
+        datagrams(host=OTHER) as scan,
+    ):
+        (port,) = server.server._shared_ports.values()
+        for _ in range(2):
+            scan.sendto(b"scan", association.relay)
+        until(lambda: port._strangers == 2, "both to be counted")
+        clock.advance(server, 59)
+        assert caplog.messages == []
+        clock.advance(server, 1)
+        until(lambda: caplog.messages, "the account")
+        assert caplog.messages[0] == (
+            f"2 datagrams at the shared UDP port {port.bound} were dropped: their source has no association"
+            f" (the last: {OTHER}:{address_of(scan)[1]})"
+        )
+        scan.sendto(b"scan", association.relay)
+        until(lambda: port._strangers == 1, "the next to be counted")
+    assert [message.partition(" ")[0] for message in caplog.messages] == ["2", "1"]

@@ -5,6 +5,7 @@ A leg delivers datagrams that may be its client's and sends towards it. Whether 
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
@@ -16,6 +17,10 @@ __all__ = ["BATCH", "Leg", "OwnLeg", "SharedPort"]
 
 BATCH = 64  # datagrams per wake-up, so that other sessions get their turn
 _SIZE = 65_536  # more than any datagram: none is ever cut
+
+_TELL_EVERY = 60.0  # seconds between two accounts of datagrams that nobody had asked for
+
+_logger = logging.getLogger("tabi")
 
 OnDatagram: TypeAlias = Callable[[bytes, Address, int], None]
 
@@ -101,7 +106,9 @@ class SharedPort:
         self._sock = open_datagram_socket(local, (port, port))
         self._loop = loop
         self.bound = Endpoint.from_sockaddr(self._sock.getsockname())
-        self.strangers = 0
+        self._strangers = 0  # datagrams that were dropped and not told of yet
+        self._last_stranger: Endpoint | None = None
+        self._telling: asyncio.TimerHandle | None = None
         self._fixed: dict[tuple[Address, int], SharedLeg] = {}
         self._unfixed: dict[Address, SharedLeg] = {}
         loop.add_reader(self._sock, self._on_readable)
@@ -125,6 +132,9 @@ class SharedPort:
 
     def close(self) -> None:
         """Close the port; to be called when no association is left."""
+        if self._telling is not None:
+            self._telling.cancel()
+            self._tell_strangers()
         self._loop.remove_reader(self._sock)
         self._sock.close()
 
@@ -145,6 +155,23 @@ class SharedPort:
         """Send towards a client."""
         self._sock.sendto(data, (str(client), port))
 
+    def _drop(self, stranger: Endpoint) -> None:
+        """Count a datagram that is no association's: a client whose address changes on the way, or a scan."""
+        self._strangers += 1
+        self._last_stranger = stranger
+        if self._telling is None:
+            self._telling = self._loop.call_later(_TELL_EVERY, self._tell_strangers)
+
+    def _tell_strangers(self) -> None:
+        self._telling = None
+        _logger.warning(
+            "%d datagrams at the shared UDP port %s were dropped: their source has no association (the last: %s)",
+            self._strangers,
+            self.bound,
+            self._last_stranger,
+        )
+        self._strangers = 0
+
     def _on_readable(self) -> None:
         for _ in range(BATCH):
             try:
@@ -156,7 +183,7 @@ class SharedPort:
             address, port = socket_address(source[0]), source[1]
             leg = self._fixed.get((address, port)) or self._unfixed.get(address)
             if leg is None:
-                self.strangers += 1
+                self._drop(Endpoint(address, port))
             else:
                 leg.deliver(data, address, port)
 
