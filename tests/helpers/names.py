@@ -23,6 +23,9 @@ class _Table:
     def __init__(self, table: Mapping[str, tuple[str, ...]]) -> None:
         self._table = {name: tuple(map(ip_address, addresses)) for name, addresses in table.items()}
 
+    def allow(self, seconds: float) -> None:
+        """It answers at once."""
+
     def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
         future: asyncio.Future[Answer[tuple[Address, ...]]] = asyncio.get_running_loop().create_future()
         if (found := self._table.get(str(name))) is None:

@@ -258,6 +258,20 @@ def test_a_silent_name_server_is_given_up_by_the_resolver_in_time() -> None:
     run(main())
 
 
+def test_a_query_has_the_time_that_was_allowed_last() -> None:
+    async def main() -> None:
+        async with ares({("target.example", A): None}) as (backend, _):
+            first = asyncio.ensure_future(backend.addresses(NAME, 4))  # five seconds
+            await asyncio.sleep(0)
+            backend.allow(0.1)
+            with pytest.raises(DialTimeoutError, match="silent"):
+                await backend.addresses(NAME, 4)
+            assert not first.done()
+            first.cancel()
+
+    run(main())
+
+
 @pytest.mark.parametrize("text", hosts_names())
 def test_c_ares_knows_the_names_of_etc_hosts(text: str) -> None:
     async def main() -> None:

@@ -5,10 +5,12 @@ import socket
 
 import pytest
 
+from helpers.name_service import NameService
 from helpers.serving import serving
-from helpers.socks import connect5, read_all
+from helpers.socks import ask5, connect5, read_all
 from helpers.waiting import PATIENCE
 from tabi.config.settings import TimeLimits
+from tabi.errors import Reply
 from tabi.net.resolver import Resolver
 
 
@@ -31,6 +33,16 @@ def test_a_half_open_tunnel_without_a_byte_is_cut_and_logged_as_half_open() -> N
                 assert server.line(why="limit:half_open")["by"] == "tabi"
                 with pytest.raises(ConnectionResetError):
                     read_all(sock)
+
+
+def test_a_look_up_that_takes_too_long_is_logged_as_resolve_and_answered_6() -> None:
+    with serving(time=TimeLimits(resolve=0.1)) as server:
+        NameService(slow=["slow.test"]).serve(server)
+        sock, reply, _, _ = ask5(server.address, 1, b"slow.test", 80)
+        sock.close()
+        assert reply == Reply.TTL_EXPIRED
+        line = server.line(why="limit:resolve")
+        assert "0.1 s" in line["note"]
 
 
 def test_the_resolver_has_the_limits_that_are_documented() -> None:

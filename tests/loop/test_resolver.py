@@ -26,6 +26,10 @@ class FakeBackend:
     def __init__(self) -> None:
         self.queries: list[tuple[object, asyncio.Future]] = []
         self.is_closed = False
+        self.allowed: list[float] = []
+
+    def allow(self, seconds: float) -> None:
+        self.allowed.append(seconds)
 
     def addresses(self, name: Name, family: int) -> asyncio.Future:
         return self._ask((str(name), family))
@@ -215,6 +219,16 @@ def test_the_oldest_answer_goes_first() -> None:
         assert not it.ask(0).done()
 
     bench(story, max_names=2)
+
+
+def test_the_time_for_look_ups_can_be_changed_and_the_backend_is_told() -> None:
+    async def story(it: Bench) -> None:
+        it.resolver.allow(0.01)
+        with pytest.raises(DialTimeoutError, match=r"0\.01 s"):
+            await it.ask()
+        assert it.backend.allowed == [600.0, 0.01]
+
+    bench(story, query_timeout=600.0)
 
 
 def test_an_answer_in_time_is_not_overtaken_by_its_time_limit() -> None:

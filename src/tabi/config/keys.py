@@ -184,6 +184,12 @@ _TIME = Table(
         Key(
             name="connect", kind=duration(0.1, 120), default='"30 s"', help="To reach the target, by all its addresses."
         ),
+        Key(
+            name="resolve",
+            kind=duration(0.1, 60),
+            default='"5 s"',
+            help="To look a name up, each family on its own; the time is part of `connect`.",
+        ),
         Key(name="bind", kind=duration(0.1, 3600), default='"2 min"', help="BIND's wait for its peer."),
         Key(
             name="idle",

@@ -23,6 +23,7 @@ class TimeLimits:
     Args:
         handshake: from accept to the whole request; one deadline, however the bytes trickle in.
         connect: to reach the target, over all its addresses; at most 120 (SOCKS4.protocol's two minutes).
+        resolve: to look a name up, each family on its own; within `connect`.
         bind: BIND's wait for the peer (two minutes in SOCKS4.protocol).
         idle: a tunnel without a byte either way; 0, for keepalive already finds dead peers.
         half_open: a tunnel with one direction closed, without a byte in the other.
@@ -32,6 +33,7 @@ class TimeLimits:
 
     handshake: float = 10.0
     connect: float = 30.0
+    resolve: float = 5.0
     bind: float = 120.0
     idle: float = 0.0
     half_open: float = 600.0
@@ -41,6 +43,7 @@ class TimeLimits:
     def __post_init__(self) -> None:
         _between("time.handshake", self.handshake, 0.1, 600)
         _between("time.connect", self.connect, 0.1, 120)
+        _between("time.resolve", self.resolve, 0.1, 60)
         _between("time.bind", self.bind, 0.1, 3600)
         _between("time.idle", self.idle, 0, 1e9)
         _between("time.half_open", self.half_open, 0, 1e9)

@@ -26,8 +26,8 @@ __all__ = ["Answer", "AresBackend", "Backend", "GetaddrinfoBackend", "best_backe
 
 V = TypeVar("V")
 
-ARES_TRY = 1.5  # seconds; c-ares doubles it for the second of two tries, so a query ends after about 4.5 s
 ARES_TRIES = 2
+ARES_TRY = 0.3  # of the time that a query has: c-ares doubles it for the second try, so it ends just within
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class Answer(Generic[V]):
 
 class Backend(Protocol):
     """Who does the look-ups. Its futures fail with DialError (stage RESOLVE) and are never cancelled by tabi."""
+
+    def allow(self, seconds: float) -> None:
+        """Let queries that begin from here on take so long, where the backend can be told; nobody waits longer."""
 
     def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
         """Look the addresses of one family up; a name without any is an empty answer."""
@@ -74,6 +77,9 @@ class GetaddrinfoBackend:
 
     def __init__(self, pool_size: int = 32) -> None:
         self._pool = Pool(pool_size)
+
+    def allow(self, seconds: float) -> None:
+        """The system's resolver has its own times (resolv.conf(5)); nobody waits for it beyond ours."""
 
     def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
         """Ask getaddrinfo in a thread."""
@@ -108,6 +114,15 @@ class AresBackend:
         self._nameservers = nameservers
         self._hosts = hosts or HostsFile()
         self._made: aiodns.DNSResolver | None = None
+        self._retired: list[aiodns.DNSResolver] = []  # of which queries may be under way
+        self._seconds = 5.0
+
+    def allow(self, seconds: float) -> None:
+        """Have the next query open a channel with other times: those of a channel cannot be changed."""
+        if self._made is not None and seconds != self._seconds:
+            self._retired.append(self._made)
+            self._made = None
+        self._seconds = seconds
 
     def addresses(self, name: Name, family: Family) -> asyncio.Future[Answer[tuple[Address, ...]]]:
         """Look into /etc/hosts, then ask c-ares."""
@@ -119,8 +134,9 @@ class AresBackend:
 
     async def close(self) -> None:
         """End all queries and close c-ares' sockets."""
-        if self._made is not None:
-            await self._made.close()
+        for made in (*self._retired, self._made):
+            if made is not None:
+                await made.close()
 
     def _resolver(self) -> "aiodns.DNSResolver":
         if self._made is None:
@@ -131,7 +147,7 @@ class AresBackend:
             self._made = DNSResolver(
                 nameservers=self._nameservers,
                 loop=asyncio.get_running_loop(),
-                timeout=ARES_TRY,
+                timeout=ARES_TRY * self._seconds,
                 tries=ARES_TRIES,
             )
         return self._made

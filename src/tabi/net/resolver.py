@@ -64,12 +64,18 @@ class Resolver:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._backend = backend if backend is not None else best_backend(pool_size)
-        terms = _Terms(query_timeout, keep, keep_failures, max_names, clock)
+        self._backend.allow(query_timeout)
+        terms = self._terms = _Terms(query_timeout, keep, keep_failures, max_names, clock)
         shares = Shares(pool_size, max(1, pool_size // SHARE), WAITING)
         self._forward: _Desk[tuple[Name, Family], tuple[Address, ...]] = _Desk(
             lambda key: self._backend.addresses(*key), shares, terms
         )
         self._reverse: _Desk[Address, Name] = _Desk(self._backend.name, shares, terms)
+
+    def allow(self, seconds: float) -> None:
+        """Give look-ups that begin from here on so long."""
+        self._backend.allow(seconds)
+        self._terms.query_timeout = seconds
 
     def ask(self, name: Name, family: Family, client: Hashable) -> asyncio.Future[tuple[Address, ...]]:
         """Do what `lookup` does without a coroutine: return a future, done at once where the answer is known.
@@ -119,7 +125,7 @@ class Resolver:
         await self._backend.close()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Terms:
     query_timeout: float
     keep: float

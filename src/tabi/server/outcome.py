@@ -89,7 +89,7 @@ def why(error: TabiError) -> str:
         if isinstance(error, kind):
             return word
     if isinstance(error, DialTimeoutError):
-        # what is not our own limit is the network's, unless it is a look-up's: those end by the resolver's five seconds
+        # what is not our own limit is the network's, unless it is a look-up's: those end by `time.resolve`
         limit = error.limit or ("resolve" if error.stage is Stage.RESOLVE else "")
         return f"limit:{limit}" if limit else "failed"
     return "failed"

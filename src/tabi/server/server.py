@@ -180,7 +180,7 @@ class Server:
         self.watch = Watch(self.loop)
         self.handshakes = self._handshakes()
         self.lingerer = Lingerer(self.loop)
-        self.resolver = Resolver()
+        self.resolver = Resolver(query_timeout=self.settings.time.resolve)
         self._acceptors = [self._accept_from(sock) for sock in listeners]
 
     def stop_accepting(self) -> None:
@@ -244,6 +244,7 @@ class Server:
         self.admission.caps = settings.cap
         self.limits.replace(user_limits, rule_limits, settings.time)
         self._log_format = settings.log.format
+        self.resolver.allow(settings.time.resolve)
         if settings.time.handshake != self.handshakes.seconds:
             self.handshakes = self._handshakes()  # those under way keep their time
         for session in self._sessions.values():

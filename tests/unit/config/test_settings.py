@@ -10,7 +10,7 @@ from tabi.errors import ConfigError
 def test_defaults_are_those_that_the_documents_name() -> None:
     limits = TimeLimits()
     assert (limits.handshake, limits.connect, limits.bind, limits.idle) == (10, 30, 120, 0)
-    assert (limits.half_open, limits.udp_idle, limits.drain) == (600, 300, 2)
+    assert (limits.half_open, limits.udp_idle, limits.drain, limits.resolve) == (600, 300, 2, 5)
     assert (Endpoint.parse("127.0.0.1:1080"), Endpoint.parse("[::1]:1080")) == DEFAULT_LISTEN
 
 
