@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from bench.peers import NAME, PASSWORD, RELOAD, SIX, SOCKS, UDP
 
-__all__ = ["AXES", "Axis", "Figure", "Point", "select"]
+__all__ = ["AXES", "DECISIONS", "Axis", "Figure", "Point", "select"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +91,7 @@ class Axis:
 
 
 P50, P99, P999 = Figure("p50_us", "p50 µs"), Figure("p99_us", "p99 µs"), Figure("p999_us", "p99.9 µs")
+DECISIONS = "decisions"  # what rules cost by themselves: `bench.decisions` measures it, without proxy or load
 ALL_ECHO_PORTS = 16  # of the target; 32 addresses times 16 ports times 28,232 of the client's own
 
 
@@ -242,7 +243,7 @@ def select(wanted: str | None) -> list[tuple[Axis, list[Point]]]:
     """
     if not wanted:
         return [(axis, list(axis.points)) for axis in AXES]
-    chosen = [_parse(word.strip()) for word in wanted.split(",")]
+    chosen = [_parse(word.strip()) for word in wanted.split(",") if word.strip() != DECISIONS]
     found = []
     for axis in AXES:
         names = {point for name, point in chosen if name == axis.name}
@@ -256,7 +257,7 @@ def _parse(word: str) -> tuple[str, str]:
     name, _, point = word.partition("/")
     axis = next((one for one in AXES if one.name == name), None)
     if axis is None:
-        raise ValueError(f"no axis {name!r}; there are {', '.join(one.name for one in AXES)}")
+        raise ValueError(f"no axis {name!r}; there are {', '.join([one.name for one in AXES] + [DECISIONS])}")
     if point and point not in {one.name for one in axis.points}:
         raise ValueError(f"no point {point!r} of {name}; there are {', '.join(one.name for one in axis.points)}")
     return name, point

@@ -36,16 +36,15 @@ to = ["127.0.0.0/8", "::1", "localhost"]
 """
 
 
-def tabi_configuration(address: str, *, login: bool = False, rules: int = 0, more: str = "") -> str:
-    """Write the file.
+def tabi_configuration(address: str, *, login: bool = False, rules: int = 0) -> str:
+    """Write the file; its last table is the rule that lets through.
 
     Args:
         address: where to listen.
         login: ask clients for `LOGIN`.
         rules: so many more rules, each of which names a host and a port, before the one that lets through.
-        more: keys and tables to begin with; what is before any table comes first.
     """
-    parts = [f'listen = ["{address}"]\n', more, '[log]\nformat = "text"\n[cap]\nper_client = 65536\n']
+    parts = [f'listen = ["{address}"]\n', '[log]\nformat = "text"\n[cap]\nper_client = 65536\n']
     if login:
         parts.append(f'[[user]]\nname = "{LOGIN[0]}"\n{_hash(LOGIN[1])}\n')
     parts.append(_FEW_RULES)

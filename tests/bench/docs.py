@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.axes import AXES, Axis
 from bench.plot import plot
-from bench.report import markdown_axis, markdown_goals
+from bench.report import markdown_axis, markdown_decisions, markdown_goals
 from bench.results import Results
 
 __all__ = ["EXPLANATION", "RESULTS", "measured_part", "write"]
@@ -14,6 +14,10 @@ __all__ = ["EXPLANATION", "RESULTS", "measured_part", "write"]
 EXPLANATION = Path(__file__).parents[2] / "docs" / "explanation"
 RESULTS = EXPLANATION / "performance.json"
 _PAGE = EXPLANATION / "performance.md"
+_ABOUT_DECISIONS = (
+    "What the rules cost by themselves, CPU µs for a decision: `make bench ARGS='--axis decisions'`. Lists of rules of "
+    "many kinds, each decided before a name is looked up (phase name) and after (phase address)."
+)
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -35,6 +39,8 @@ def measured_part(results: Results) -> str:
     parts = ["## Goals", markdown_goals(results)]
     for axis in _axes(results):
         parts += _axis_part(results, axis)
+    if results.decisions:
+        parts += ["## Decisions", _ABOUT_DECISIONS, markdown_decisions(results)]
     return "\n\n".join(parts)
 
 

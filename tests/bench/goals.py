@@ -49,6 +49,7 @@ class Judgement:
 
 _BULK = tuple(f"bulk/{way}-{count}" for way in ("up", "down") for count in (1, 8, 64))
 _RENO = tuple(f"{one}-reno" for one in _BULK)
+_SCHEDULE = ("schedule/500", "schedule/2000", "schedule/10000")
 _UDP = ("udp/64-1", "udp/64-16", "udp/1200-1", "udp/1200-16")
 _CONNECTION, _TRIP, _GB = "cpu_us_per_connection", "cpu_us_per_round_trip", "cpu_s_per_gb"
 
@@ -62,6 +63,8 @@ GOALS = (
     Goal(ours="tabi-pure", where=("pingpong/1",), key="p50_us", factor=0.6, other="ss-local"),
     Goal(ours="tabi", where=("reload/busy",), key="p99_us", factor=2.0, other="point quiet"),
     Goal(ours="tabi", where=("reload/free-busy",), key="p99_us", factor=2.0, other="point free-quiet"),
+    Goal(ours="tabi", where=_SCHEDULE, key="cpu_us_per_message", factor=1.15, other="tabi-nospin"),
+    Goal(ours="tabi-pure", where=_SCHEDULE, key="cpu_us_per_message", factor=1.15, other="tabi-pure-nospin"),
     Goal(ours="tabi", where=("pingpong/64",), key=_TRIP, factor=1.0, other="ss-local"),
     Goal(ours="tabi-pure", where=("pingpong/64",), key=_TRIP, factor=1.4, other="ss-local"),
     Goal(ours="tabi", where=_BULK + _RENO, key=_GB, factor=0.85, other="hev"),

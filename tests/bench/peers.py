@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.configuration import LOGIN, tabi_configuration
 
-__all__ = ["DIRECT", "Peer", "Setup", "known_peers", "tabi_at"]
+__all__ = ["DIRECT", "Peer", "Setup", "known_peers", "tabi_at", "tabi_variant"]
 
 _PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 _ROOT = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ class Setup:
         target: base port of the target.
         targets: how many addresses it has.
         rules: how many rules tabi is to have.
+        tail: what the end of tabi's file says besides.
     """
 
     directory: Path
@@ -49,6 +50,7 @@ class Setup:
     target: int
     targets: int
     rules: int = 0
+    tail: str = ""
 
     def write(self, name: str, text: str) -> Path:
         """Write one of its files."""
@@ -76,6 +78,7 @@ class Peer:
         version: what it says of itself.
         environment: variables of its own.
         note: for the legend.
+        tail: of tabi's file, for a variant.
     """
 
     name: str
@@ -87,6 +90,7 @@ class Peer:
     version: str = ""
     environment: Mapping[str, str] = field(default_factory=dict)
     note: str = ""
+    tail: str = ""
 
     def command(self, setup: Setup) -> list[str]:
         """Write its files and give its command line."""
@@ -114,13 +118,18 @@ def known_peers(*, hev: str | None = None, threeproxy: str | None = None) -> lis
              note="all by-passed: connects by itself"),
         _given("hev", hev, "hev-socks5-server", _hev, ("--version",), "HEV"),
         _given("3proxy", threeproxy, "3proxy", _threeproxy, ("--help",), "THREEPROXY"),
-        *_tabi("tabi", Path(sys.executable)),
+        *_tabi("tabi", "", Path(sys.executable)),
     ]  # fmt: skip
 
 
 def tabi_at(name: str, checkout: Path) -> list[Peer]:
     """Give the two builds of another checkout, to compare commits."""
-    return _tabi(name, checkout / ".venv" / "bin" / "python")
+    return _tabi(name, "", checkout / ".venv" / "bin" / "python")
+
+
+def tabi_variant(name: str, lines: str) -> list[Peer]:
+    """Give the two builds with more lines in the rule that lets through, which is the last table of the file."""
+    return _tabi("tabi", f"-{name}", Path(sys.executable), lines + "\n")
 
 
 # --- finding ------------------------------------------------------------------------------------------------------
@@ -168,11 +177,11 @@ def _given(
     return Peer(name=name, does=_ALL_OF_IT, start=start, program=found, install=install, version=version)
 
 
-def _tabi(name: str, python: Path) -> list[Peer]:
+def _tabi(name: str, suffix: str, python: Path, tail: str = "") -> list[Peer]:
     built = _version(str(python), ("-m", "tabi", "--version")) if python.exists() else ""
-    shared = {"kind": "ours", "does": _ALL_OF_IT | {RELOAD}, "start": _start_tabi}
+    shared = {"kind": "ours", "does": _ALL_OF_IT | {RELOAD}, "start": _start_tabi, "tail": tail}
     compiled = Peer(
-        name=name,
+        name=f"{name}{suffix}",
         program=str(python) if built and "pure" not in built else None,
         install="`make setup` builds the compiled engine where there is a C compiler",
         version=built,
@@ -180,7 +189,7 @@ def _tabi(name: str, python: Path) -> list[Peer]:
         **shared,  # type: ignore[arg-type]  # a dictionary of several types
     )
     pure = Peer(
-        name=f"{name}-pure",
+        name=f"{name}-pure{suffix}",
         program=str(python) if built else None,
         install=f"{python} has no tabi; run `make setup` there",
         version=_version(str(python), ("-m", "tabi", "--version"), TABI_PURE="1") if built else "",
@@ -222,7 +231,7 @@ def _package_version(package: str) -> str:
 
 
 def _start_tabi(python: str, setup: Setup) -> list[str]:
-    setup.write("tabi.toml", tabi_configuration(setup.address, login=setup.login, rules=setup.rules))
+    setup.write("tabi.toml", tabi_configuration(setup.address, login=setup.login, rules=setup.rules) + setup.tail)
     files = ["--config", str(setup.directory / "tabi.toml"), "--control", str(setup.directory / "control.sock")]
     return [python, "-m", "tabi", "serve", *files, "--workers", "1"]
 

@@ -119,7 +119,7 @@ def _bars(results: Results, result: PointResult, figure: Figure) -> list[_Bar]:
     return [
         _Bar(
             name + ("*" if results.faults.get(name) else ""),
-            results.kinds[name] + (" pure" if name.endswith("-pure") else ""),
+            results.kinds[name] + (" pure" if "-pure" in name else ""),
             max(value, 0.0),
         )
         for name, value in found

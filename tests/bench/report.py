@@ -6,7 +6,7 @@ from bench.axes import AXES, Axis, Figure, Point
 from bench.goals import judge
 from bench.results import PointResult, Results, spread
 
-__all__ = ["markdown_axis", "markdown_goals", "number", "table"]
+__all__ = ["markdown_axis", "markdown_decisions", "markdown_goals", "number", "table"]
 
 _ABSENT = "–"
 
@@ -35,6 +35,10 @@ def table(results: Results) -> str:
     ]
     if goals:
         blocks.append("goals\n" + "\n".join(goals))
+    if results.decisions:
+        head = list(results.decisions[0])
+        rows = [head, *([_plain(row[key]) for key in head] for row in results.decisions)]
+        blocks.append(f"Decisions\n{_aligned(rows)}")
     return "\n\n".join([*blocks, *_legend(results)])
 
 
@@ -121,6 +125,17 @@ def markdown_axis(results: Results, axis: Axis) -> str:
             ]
             parts.append(_markdown([figure.title, *(point.label for point, _ in shown)], rows))
     return "\n\n".join(parts)
+
+
+def markdown_decisions(results: Results) -> str:
+    """Make the table of what decisions cost."""
+    head = list(results.decisions[0])
+    rows = [[_plain(row[key]) for key in head] for row in results.decisions]
+    return _markdown([key.replace("_", " ") for key in head], rows)
+
+
+def _plain(value: object) -> str:
+    return _short(value) if isinstance(value, float) else str(value)
 
 
 def markdown_goals(results: Results) -> str:

@@ -69,6 +69,7 @@ class Results:
         faults: what a proxy does wrong, by its name.
         notes: for the legend, by the proxy's name.
         missing: what would bring a proxy here, by its name.
+        decisions: rows of `bench.decisions`; none: not measured.
     """
 
     points: dict[str, PointResult] = field(default_factory=dict)
@@ -76,6 +77,7 @@ class Results:
     faults: dict[str, str] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
 
     def know(self, peers: Iterable[Peer]) -> None:
         """Take down what proxies there are."""
@@ -108,6 +110,7 @@ class Results:
         """Take over what another call found; what it did not look at stays."""
         for part in ("points", "kinds", "faults", "notes"):
             getattr(self, part).update(getattr(other, part))
+        self.decisions = other.decisions or self.decisions
         self.missing = {**self.missing, **other.missing}
         for name in other.kinds:
             if name not in other.missing:
@@ -115,7 +118,7 @@ class Results:
 
     def brief(self) -> "Results":
         """Give what tables and plots show, for others to read: nothing that tells of this machine's files."""
-        short = Results(kinds=self.kinds, faults=self.faults, notes=self.notes)
+        short = Results(kinds=self.kinds, faults=self.faults, notes=self.notes, decisions=self.decisions)
         for name, point in self.points.items():
             outcomes = {
                 peer: Outcome(runs=[_brief_run(run) for run in outcome.runs], errors=["failed"] * len(outcome.errors))

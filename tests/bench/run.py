@@ -14,11 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import docs, machine
-from bench.axes import ALL_ECHO_PORTS, Axis, Point, select
+from bench import decisions, docs, machine
+from bench.axes import ALL_ECHO_PORTS, DECISIONS, Axis, Point, select
 from bench.faithful import fault_of
 from bench.load import GeneratorError, Target, build, compiler
-from bench.peers import Peer, known_peers, tabi_at
+from bench.peers import Peer, known_peers, tabi_at, tabi_variant
 from bench.places import PlaceError, enter_namespace, place, raise_descriptor_limit
 from bench.report import number, table
 from bench.results import PointResult, Results
@@ -70,6 +70,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=CHECKOUT",
         help="tabi of another checkout, as NAME and NAME-pure",
     )
+    add(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME=LINES",
+        help="tabi with more lines in the rule that lets through, as tabi-NAME and tabi-pure-NAME",
+    )
     add("--cores", metavar="PROXY,LOAD", help="cores (default: two that are not threads of one)")
     add("--user", help="who programs run as, when root starts them (default: nobody; root: as root)")
     add("--realtime", action="store_true", help="SCHED_RR for all programs, on a busy machine (root)")
@@ -93,9 +100,27 @@ def _run(options: argparse.Namespace) -> int:
     for pair in options.also:
         name, _, checkout = pair.partition("=")
         known += tabi_at(name, Path(checkout).resolve())
+    for pair in options.variant:
+        name, _, lines = pair.partition("=")
+        known += tabi_variant(name, lines)
     if options.list:
         return _list(chosen, known)
     peers = _choose(known, options.peers)
+    results = _beside_others(chosen, known, peers, options) if chosen else Results()
+    if not options.axis or DECISIONS in options.axis.split(","):
+        _say("decisions")
+        results.decisions = decisions.measure()
+    results.write(options.json)
+    return _finish(results, options)
+
+
+def _beside_others(
+    chosen: Sequence[tuple[Axis, Sequence[Point]]],
+    known: Sequence[Peer],
+    peers: Sequence[Peer],
+    options: argparse.Namespace,
+) -> Results:
+    """Make ready what all runs need, and run."""
     cc = compiler()
     if cc is None:
         raise ValueError("a C compiler is needed for the generator of load; as root: apt-get install gcc libc6-dev")
@@ -108,8 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         generator, prefix=here.load_prefix(), targets=TARGETS, echo_ports=ALL_ECHO_PORTS, seconds=_LONGEST
     ) as target:
         bench = Bench(generator, target, here, seconds=options.seconds, warmup=options.warmup, told=_say)
-        results = _measure(bench, chosen, known, peers, options)
-    return _finish(results, options)
+        return _measure(bench, chosen, known, peers, options)
 
 
 def _finish(results: Results, options: argparse.Namespace) -> int:
@@ -117,7 +141,8 @@ def _finish(results: Results, options: argparse.Namespace) -> int:
     if options.write_docs:
         docs.write(results)
         _say(f"written: {docs.EXPLANATION}")
-    return 0 if any(outcome.runs for one in results.points.values() for outcome in one.outcomes.values()) else 1
+    has_run = any(outcome.runs for one in results.points.values() for outcome in one.outcomes.values())
+    return 0 if has_run or results.decisions else 1
 
 
 def _measure(
@@ -207,8 +232,10 @@ def _command(axis: Axis, point: Point, peers: Sequence[Peer], options: argparse.
         if getattr(options, name):
             words += [f"--{name}", getattr(options, name)]
     words += [f"--{name}" for name in ("realtime", "no-namespace") if getattr(options, name.replace("-", "_"))]
-    words += [f"--also={pair}" for pair in options.also]
-    return f"make bench ARGS={shlex.quote(shlex.join(words))}"
+    words += [f"--{name}={pair}" for name in ("also", "variant") for pair in getattr(options, name)]
+    where = {"hev": "HEV=/path/to/hev-socks5-server ", "3proxy": "THREEPROXY=/path/to/3proxy "}
+    given = "".join(where.get(peer.name, "") for peer in peers)
+    return f"{given}make bench ARGS={shlex.quote(shlex.join(words))}"
 
 
 def _progress(axis: Axis, point: Point, result: PointResult) -> str:

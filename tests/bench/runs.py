@@ -169,7 +169,7 @@ class Bench:
             self.place.give(directory)
             setup = Setup(
                 directory=directory, host=point.host, port=free_ports(3, point.host), login=point.login,
-                target=self.target.port, targets=TARGETS, rules=point.rules,
+                target=self.target.port, targets=TARGETS, rules=point.rules, tail=peer.tail,
             )  # fmt: skip
             words = [*self.place.proxy_prefix(everywhere=point.everywhere), *peer.command(setup)]
             process = _start(words, peer, directory)

@@ -113,15 +113,17 @@ def test_messages_are_as_many_as_the_schedule_says(program: Path, tabi: Command,
     assert sum(one["up"] for one in lines) == sum(one["down"] for one in lines) == 100 * done["sent"]
 
 
-def test_messages_that_fall_into_a_stall_are_all_late(program: Path, tabi: Command, target: Target) -> None:
-    """A proxy that stops for half a second is late for all messages that were due then, not only for one."""
+@pytest.mark.parametrize("who", ["proxy", "generator"])
+def test_messages_that_fall_into_a_stall_are_all_late(program: Path, tabi: Command, target: Target, who: str) -> None:
+    """Who stops for half a second is late for all messages that were due then, not only for one."""
     options = {"proxy": proxy(tabi), "port": target.port, "count": 2, "rate": 100, "seconds": 3, "warmup": 0}
     with subprocess.Popen(command(program, "messages", **options), stdout=subprocess.PIPE, text=True) as process:
         until(lambda: bytes_at(target) > 640, "messages to be under way")
-        os.kill(tabi.process.pid, signal.SIGSTOP)
+        stalled = tabi.process.pid if who == "proxy" else process.pid
+        os.kill(stalled, signal.SIGSTOP)
         began = time.monotonic()
         until(lambda: time.monotonic() > began + 0.5, "the stall to last")
-        os.kill(tabi.process.pid, signal.SIGCONT)
+        os.kill(stalled, signal.SIGCONT)
         out, _ = process.communicate()
     done = json.loads(out)
     assert done["max_us"] > 400_000

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -11,14 +12,17 @@ import pytest
 from bench import docs
 from bench.axes import AXES, Point, select
 from bench.configuration import tabi_configuration
+from bench.faithful import fault_of
 from bench.goals import GOALS, judge
-from bench.load import compiler
-from bench.peers import Peer, Setup, known_peers
+from bench.load import Target, build, compiler
+from bench.peers import Peer, Setup, known_peers, tabi_variant
+from bench.places import Place
 from bench.plot import plot
 from bench.report import markdown_axis, markdown_goals, table
 from bench.results import PointResult, Results, spread
-from bench.runs import Outcome
+from bench.runs import Bench, Outcome
 from helpers.pages import ROOT
+from helpers.programs import need
 from tabi.config.load import load_text
 
 CONNECTIONS, POINT_32 = next((axis, point) for axis in AXES for point in axis.points if point.name == "32")
@@ -215,6 +219,43 @@ def test_a_tiny_run_from_end_to_end(tmp_path: Path) -> None:
     assert ours["cpu_us_per_connection"] > 0
     assert "--axis connections/1 --peers direct,tabi-pure --seconds 0.2" in result.command
     assert json.loads(file.read_text())["faults"]["tabi-pure"] == ""  # half-closed transfers came through whole
+
+
+@pytest.mark.parametrize(("name", "fault"), [("microsocks", "loses an answer after a half-close"), ("danted", "")])
+def test_a_proxy_that_loses_bytes_is_found_out(name: str, fault: str) -> None:
+    need(name)
+    cc = compiler()
+    if cc is None:
+        pytest.skip("needs a C compiler")
+    peer = next(one for one in known_peers() if one.program and one.program.endswith(f"/{name}"))
+    program = build(cc)
+    here = Place(proxy_core=None, load_core=None, user=None, is_apart=False)
+    with Target(program, targets=1) as target:
+        assert fault_of(Bench(program, target, here), peer) == fault
+
+
+def test_decisions_stand_in_the_table_and_on_the_page(results: Results) -> None:
+    results.decisions = [{"list": "exact names", "phase": "name", "median_us": 5.4321, "max_us": 1234.5}]
+    assert row(table(results), "exact") == ["exact", "names", "name", "5.43", "1,234"]
+    assert "| exact names | name | 5.43 | 1,234 |" in docs.measured_part(results)
+    assert results.brief().decisions == results.decisions
+
+
+def test_decisions_are_an_axis_without_points() -> None:
+    assert select("decisions") == []
+    assert [axis.name for axis, _ in select("decisions,udp")] == ["udp"]
+
+
+def test_a_variant_is_tabi_with_more_lines_in_its_last_rule(tmp_path: Path) -> None:
+    *_, pure = tabi_variant("short", 'idle = "5 min"')
+    assert pure.name == "tabi-pure-short"
+    setup = Setup(
+        directory=tmp_path, host="127.0.0.1", port=1080, login=False, target=12_000, targets=2, tail=pure.tail
+    )
+    pure.command(setup)
+    (rule,) = tomllib.loads((tmp_path / "tabi.toml").read_text())["rule"][-1:]
+    assert rule["idle"] == "5 min"
+    assert rule["name"] == "programs on this host"
 
 
 def test_an_unknown_proxy_is_answered_with_those_that_there_are() -> None:
