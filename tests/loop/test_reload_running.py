@@ -184,7 +184,7 @@ def test_a_rule_that_wants_a_login_now_ends_who_came_in_without(tmp_path: Path, 
             assert is_reset(nobody)
             assert echoes(alice)
         note = server.record(why="policy")["note"]
-        assert "the rule wants auth password, the session used none" in note
+        assert "the rule is for clients that log in with a password, and this one has not" in note
 
 
 def test_a_listener_that_asks_for_a_password_now_ends_who_came_in_without(

@@ -1,12 +1,12 @@
 """``tabi explain``: say what the rules make of a request, and why."""
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from tabi.addr import Address
+    from tabi.addr import Address, Endpoint
     from tabi.cli.main import Commands
     from tabi.config.explain import Explanation, Judgement, Question
     from tabi.config.load import Configuration
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser", "run"]
 
+T = TypeVar("T")
 _EPILOG = """\
 example:
   tabi explain --config tabi.toml --from 10.1.2.3 --user alice connect db.example.org:5432
@@ -89,27 +90,51 @@ def _question(arguments: argparse.Namespace, configuration: "Configuration") -> 
     from tabi.policy.criteria import COMMAND_WORDS, METHOD_WORDS
     from tabi.wire.version import Version
 
-    client = parse_host(arguments.client)
+    client = _named("--from", parse_host, arguments.client)
     if isinstance(client, Name):
-        raise UsageError(f"--from {arguments.client}: a client has an address")
+        raise UsageError(f"--from: {arguments.client} is a name; write the address of a client, such as 10.1.2.3")
     if arguments.version != "5" and (arguments.user is not None or arguments.method == "password"):
         raise UsageError("SOCKS4 carries no user and password; --userid is what a client claims")
-    if (arguments.method == "none" and arguments.user is not None) or (
-        arguments.method == "password" and arguments.user is None
-    ):
-        raise UsageError("--method password and --user go together")
-    listener = Endpoint.parse(arguments.listener) if arguments.listener else configuration.settings.listen[0]
+    if arguments.method == "none" and arguments.user is not None:
+        raise UsageError("--method none: who logs in as --user says has sent a password; leave one of them out")
+    if arguments.method == "password" and arguments.user is None:
+        raise UsageError("--method password: add --user NAME, who logs in by it")
     return Question(
         client=client,
-        listener=listener,
+        listener=_listener(arguments, configuration),
         version=Version(arguments.version),
         method={word: method for method, word in METHOD_WORDS.items()}.get(arguments.method),
         user=None if arguments.user is None else arguments.user.encode("utf-8", "surrogateescape"),
         userid=arguments.userid.encode("utf-8", "surrogateescape"),
         command={word: command for command, word in COMMAND_WORDS.items()}[arguments.what],
-        target=Endpoint.parse(arguments.target),
+        target=_named("the target", Endpoint.parse, arguments.target),
         minute_of_week=_minute(arguments.at),
     )
+
+
+def _named(what: str, read: "Callable[[str], T]", text: str) -> "T":
+    """Read an argument; its errors name it."""
+    from tabi.errors import AddressError, UsageError
+
+    try:
+        return read(text)
+    except AddressError as error:
+        raise UsageError(f"{what}: {error}") from None
+
+
+def _listener(arguments: argparse.Namespace, configuration: "Configuration") -> "Endpoint":
+    from tabi.addr import Endpoint
+    from tabi.errors import UsageError
+    from tabi.policy.criteria import listener_of
+
+    listen = configuration.settings.listen
+    if not arguments.listener:
+        return listen[0]
+    listener = _named("--listener", Endpoint.parse, arguments.listener)
+    if listener_of(listen, listener) is None:
+        known = ", ".join(map(str, listen))
+        raise UsageError(f"--listener: {configuration.path} does not listen on {listener}, but on {known}")
+    return listener
 
 
 def _minute(text: str | None) -> int:
@@ -141,11 +166,11 @@ def _addresses(arguments: argparse.Namespace, question: "Question") -> "tuple[li
     for text in arguments.resolve:
         name, equals, address = text.partition("=")
         if not equals:
-            raise UsageError(f"--resolve {text}: write NAME=ADDR")
-        host = parse_host(address)
+            raise UsageError(f"--resolve: {text} has no address; write NAME=ADDR, such as {text}=203.0.113.9")
+        host = _named("--resolve", parse_host, address)
         if isinstance(host, Name):
-            raise UsageError(f"--resolve {text}: {address} is no address")
-        if parse_host(name) == question.target.host:
+            raise UsageError(f"--resolve: {address} is no address; write NAME=ADDR, such as {name}=203.0.113.9")
+        if _named("--resolve", parse_host, name) == question.target.host:
             found.append(host)
     return found or None, "--resolve"
 
@@ -174,8 +199,7 @@ def _look_up(question: "Question", *, must: bool) -> "list[Address]":
 def _lines(configuration: "Configuration", answer: "Explanation", told_by: str) -> "Iterator[str]":
     deciding = answer.deciding
     if deciding is None:
-        how = "reply 91" if answer.question.version.value != "5" else "before its request"
-        yield f"refused ({how}): {answer.at_greeting}"
+        yield f"refused ({answer.heard}): {answer.at_greeting}"
         return
     yield _headline(answer, deciding)
     several = len(answer.judgements) > 1
@@ -188,8 +212,9 @@ def _lines(configuration: "Configuration", answer: "Explanation", told_by: str) 
         yield f"{answer.question.target.host} is {addresses} (by {told_by})"
     elif _is_name(answer):
         known = ", ".join(map(str, answer.shown))
-        told = f"{answer.question.target.host} is {known} (by {told_by}), but the server" if known else "the server"
-        yield f"{told} does not look it up: no address of it would be allowed"
+        host = answer.question.target.host
+        told = f"{host} is {known} (by {told_by}), but the server" if known else f"{host}: the server"
+        yield f"{told} would not look it up, for no address of it would be allowed"
     if answer.allow:
         yield from _granted(configuration, answer, deciding.verdict)
 
@@ -230,8 +255,8 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
     if user is not None:
         yield f"limits of {user.name.decode()}: {_limits(user.limits)}"
     grants = verdict.grants
-    egress = "chosen by the kernel" if grants.egress is None else str(grants.egress)
-    yield f"egress: {egress}, IPv{grants.prefer or 6} first"
+    egress = "the address that the kernel chooses" if grants.egress is None else str(grants.egress)
+    yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if _is_name(answer) else ''}"
     for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
         if granted:
             yield f"{word}: yes"
@@ -246,10 +271,17 @@ def _limits(limits: "Limits") -> str:
     if limits.rate is not None:
         parts.append(f"{limits.rate:g} new sessions per second")
     if limits.bandwidth is not None:
-        parts.append(f"{limits.bandwidth} bytes per second")
+        parts.append(f"{_bytes(limits.bandwidth)} per second")
     if limits.lifetime is not None:
         parts.append(f"{show_duration(limits.lifetime)} per session")
     return ", ".join(parts) or "none"
+
+
+def _bytes(number: int) -> str:
+    for power, unit in ((12, "TB"), (9, "GB"), (6, "MB"), (3, "kB")):
+        if number % 10**power == 0:
+            return f"{number // 10**power} {unit}"
+    return f"{number} bytes"
 
 
 def _is_name(answer: "Explanation") -> bool:
@@ -270,6 +302,7 @@ def _as_dict(configuration: "Configuration", answer: "Explanation", told_by: str
         "allow": answer.allow,
         "target": str(answer.question.target),
         "at_greeting": answer.at_greeting or None,
+        "heard": answer.heard or None,
         "decided": None if deciding is None else _verdict(deciding),
         "judgements": [
             {**_verdict(one), "trials": [asdict(trial) for trial in one.trials]} for one in answer.judgements

@@ -14,6 +14,18 @@ from tabi.config.problems import ConfigurationError, KeyPath, Problem, Report, W
 __all__ = ["Entry", "Part", "parse", "read_parts"]
 
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_PLAINER = {
+    "Invalid value": 'no value begins here; text stands in quotes, such as "*.example.org"',
+    "Expected newline or end of document": 'the line goes on after its value; text stands in quotes, such as "80-443"',
+    "Cannot overwrite a value": "this key is there already; several values stand in one array, such as [80, 443]",
+    r"Cannot declare .* twice": "this table is there already; all its keys stand below one header",
+    r"Expected '\]\]' at the end": "the header of a table of which there may be several ends in ]]",
+    r"Expected '\]' at the end": "the header of a table ends in ]",
+    "Expected '=' after a key": "after a key comes =, and then its value",
+    "Unclosed array": "an array is not closed; it ends in ]",
+    r"Illegal character '\\n'": "text in quotes is not closed; it ends in the same line",
+}
+"""What tomllib says, in words that help."""
 _NEAR = 0.6
 
 
@@ -42,6 +54,8 @@ class Part:
     path: KeyPath
     values: dict[str, Any] = field(default_factory=dict)  # each by the type of its key's kind
     faulty: set[str] = field(default_factory=set)
+    meant: set[str] = field(default_factory=set)
+    """Keys that the file seems to have under other names."""
 
     def get(self, key: str) -> Any:  # each by the type of its key's kind
         """Give a value, None where there is none that could be read."""
@@ -80,7 +94,8 @@ def _syntax_error(message: str, text: str, file: str) -> Problem:
         return Problem(file=file, complaint=f"this is no TOML: {message}")
     line = int(match[2]) if match[2] else text.count("\n") + 1
     place = f"column {match[3]}" if match[3] else "at the end of the file"
-    return Problem(file=file, line=line, complaint=f"this is no TOML, {place}: {match[1]}")
+    said = next((plain for says, plain in _PLAINER.items() if re.match(says, match[1])), match[1])
+    return Problem(file=file, line=line, complaint=f"this is no TOML, {place}: {said}")
 
 
 def read_parts(document: Mapping[str, Any], report: Report) -> dict[str, list[Part]]:  # Any: whatever TOML holds
@@ -97,7 +112,7 @@ def read_parts(document: Mapping[str, Any], report: Report) -> dict[str, list[Pa
             continue
         value = document.get(name, [] if table.array else {})
         if table.array:
-            parts[name] = _read_array(table, value, report)
+            parts[name] = _read_array(table, value, report, given=name in document)
         elif isinstance(value, dict):
             parts[name].append(_read_table(table, value, (name,), report))
         else:
@@ -106,14 +121,19 @@ def read_parts(document: Mapping[str, Any], report: Report) -> dict[str, list[Pa
     return parts
 
 
-def _read_array(table: Table, value: object, report: Report) -> list[Part]:
+def _read_array(table: Table, value: object, report: Report, *, given: bool) -> list[Part]:
     advice = f"write [[{table.name}]] and its keys below it"
     if table.short:
-        advice = f'write {table.name} = ["{table.short.upper()}:PORT"]'
+        advice = f'write {table.name} = ["127.0.0.1:1080"]'
         value = [value] if isinstance(value, str) else value
+    if isinstance(value, dict):
+        report.error((table.name,), f"[{table.name}] begins a single table", advice)
+        return []
     if not isinstance(value, list):
         report.error((table.name,), "is no array of tables", advice, found=shown(value))
         return []
+    if table.short and not value and given:
+        report.error((table.name,), "is empty", f"{advice}, or leave it out", found="[]")
     parts = []
     for number, element in enumerate(value):
         path = (table.name, number)
@@ -137,7 +157,9 @@ def _read_table(
         key = table.key(name)
         where = path if name == hide else (*path, name)
         if key is None:
-            report.error(where, "is no key here", _near_key(table, name))
+            near = _near_key(table, name)
+            part.meant.update(near[:1])
+            report.error(where, "is no key here", f'did you mean "{near[0]}"?' if near else _known_keys(table, name))
             continue
         if key.many:
             part.values[name], sound = _read_many(key, value, where, report)
@@ -148,8 +170,9 @@ def _read_table(
         else:
             part.values[name] = found
     for key in table.keys:
-        if key.required and key.name not in values:
-            report.error(path, f'"{key.name}" is missing', f"write {key.name} = {key.example}")
+        if key.required and key.name not in values and key.name not in part.meant:
+            example = "what `tabi passwd` prints" if key.secret else f"{key.name} = {key.example}"
+            report.error(path, f'"{key.name}" is missing', f"write {example}")
     return part
 
 
@@ -162,10 +185,14 @@ def _name(table: Table, values: Mapping[str, object], path: KeyPath) -> str:
 
 
 def _read_one(key: Key, value: object, path: KeyPath, report: Report) -> Any:  # the type of its key's kind
+    if isinstance(value, list):
+        advice = f"write {key.example}" if key.example and not key.secret else ""
+        report.error(path, "is an array, and takes one value", advice)
+        return None
     try:
         return key.kind.read(value)
     except WrongError as error:
-        report.error(path, error.complaint, error.accepted, found="the value" if key.secret else shown(value))
+        report.error(path, error.complaint, error.accepted, found="" if key.secret else shown(value))
         return None
 
 
@@ -199,18 +226,29 @@ _OTHER_WORDS = {
 """What administrators of other servers would write."""
 
 
-def _near_key(table: Table, name: str) -> str:
-    known = [key.name for key in table.keys] + ([] if table.name else [one for one in TABLES if one])
+def _near_key(table: Table, name: str) -> list[str]:
+    """Give the key that was probably meant, if there is one."""
+    known = _keys_of(table)
     near = difflib.get_close_matches(name.lower(), known, 1, _NEAR)
     other = _OTHER_WORDS.get(name.lower(), "")
     if other in known or (not table.name and "." in other):
         near = near or [other]
-    if near:
-        return f'did you mean "{near[0]}"?'
-    holders = [table for table in TABLES.values() if table.key(name) is not None]
-    if holders:
-        return "it belongs into " + " or ".join(_header(holder) for holder in holders)
-    return "known are " + ", ".join(known)
+    return near
+
+
+_OF_MANY = frozenset({"name", "file", "address", "ports", "format"})
+"""Keys that tell little about the table that was meant."""
+
+
+def _known_keys(table: Table, name: str) -> str:
+    holders = [_header(table) for table in TABLES.values() if table.key(name) is not None]
+    if holders and name not in _OF_MANY:
+        return f"it belongs into {' or '.join(holders)}"
+    return "known are " + ", ".join(_keys_of(table))
+
+
+def _keys_of(table: Table) -> list[str]:
+    return [key.name for key in table.keys] + ([] if table.name else [one for one in TABLES if one])
 
 
 def _header(table: Table) -> str:

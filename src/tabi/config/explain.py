@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tabi.addr import Address, Endpoint, Name
+from tabi.config.kinds import hint
 from tabi.config.load import Configuration
 from tabi.errors import Reply
-from tabi.policy.criteria import METHOD_WORDS
 from tabi.policy.rules import Trial
 from tabi.policy.verdict import Context, Request, Verdict
 from tabi.wire.socks5 import Command, Method
@@ -100,6 +100,7 @@ class Explanation:
     Args:
         question: what was asked.
         at_greeting: why the client does not even come to its request; empty where it does.
+        heard: what the client hears then.
         judgements: one, or one for each address that a name led to.
         looked_up: whether the server would ask for addresses.
         shown: addresses that `judgements` speak of although it would not, for a fuller answer.
@@ -107,6 +108,7 @@ class Explanation:
 
     question: Question
     at_greeting: str = ""
+    heard: str = ""
     judgements: tuple[Judgement, ...] = ()
     looked_up: bool = False
     shown: tuple[Address, ...] = ()
@@ -136,8 +138,9 @@ def judge_before(configuration: Configuration, question: Question) -> Explanatio
         the explanation; None where the addresses of the name decide.
     """
     refusal = _greeting(configuration, question)
-    if refusal:
-        return Explanation(question=question, at_greeting=refusal)
+    if refusal is not None:
+        heard, why = refusal
+        return Explanation(question=question, at_greeting=why, heard=heard)
     if question.command is Command.UDP_ASSOCIATE:
         opening = _judge(configuration, question, Request(question.command, None))
         if not opening.verdict.allow:
@@ -185,17 +188,20 @@ def _judge(configuration: Configuration, question: Question, request: Request) -
     return Judgement(request.address, verdict, tuple(trials))
 
 
-def _greeting(configuration: Configuration, question: Question) -> str:
-    """Say why a client is turned away before it has asked for anything."""
+def _greeting(configuration: Configuration, question: Question) -> tuple[str, str] | None:
+    """Say what a client hears that is turned away before anything is asked of the rules, and why."""
     terms = configuration.terms(question.listener, question.client)
     where = f"listener {question.listener}"
     if question.version is not Version.SOCKS5:
-        return "" if terms.socks4 else f"{where} does not take SOCKS4 from {question.client}: it carries no password"
+        advice = "a [[client]] table with its network and socks4 = true would take it"
+        why = f"{where} takes no SOCKS4 from {question.client}, for it carries no password; {advice}"
+        return None if terms.socks4 else (f"reply {SOCKS4_REFUSED}, request rejected", why)
     if question.used_method not in terms.methods:
-        offered = " or ".join(sorted(METHOD_WORDS[method] for method in terms.methods))
-        used = METHOD_WORDS[question.used_method]
-        advice = "; try --user" if question.user is None and Method.USERPASS in terms.methods else ""
-        return f"{where} offers {question.client} only auth {offered}, the client has {used}{advice}"
+        why = f"{where} asks {question.client} for a password; add --user NAME"
+        if question.used_method is not Method.NONE:
+            why = f"{where} takes no password from {question.client}; leave --user out"
+        return "no acceptable method", why
     if question.user is not None and question.user not in configuration.users:
-        return f"there is no user {question.user.decode('utf-8', 'backslashreplace')}"
-    return ""
+        name = question.user.decode("utf-8", "backslashreplace")
+        return "login failed", f'there is no user "{name}"{hint(name, (one.decode() for one in configuration.users))}'
+    return None

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_network, summarize_address_range
 from typing import TypeAlias
 
 from tabi.addr import Name, parse_host
@@ -46,6 +46,7 @@ def network_entry(value: object) -> Network | SetName:
         return SetName(value[1:])
     if _looks_like_network(value):
         return _network(value)
+    _refuse_range(value)
     raise WrongError("is no network", _NETWORK)
 
 
@@ -65,6 +66,7 @@ def host_entry(value: object) -> HostEntry:
         return SetName(value[1:])
     if _looks_like_network(value):
         return _network(value)
+    _refuse_range(value)
     return _pattern(value)
 
 
@@ -73,6 +75,19 @@ host = Kind(
     'names such as "www.example.org", "*.example.org" (all below it), "mail?.example.*"; networks; "@private", "@set"',
     host_entry,
 )
+
+
+def _refuse_range(value: str) -> None:
+    """Say how a range of addresses is written."""
+    first, dash, last = (part.strip() for part in value.partition("-"))
+    try:
+        # the two may be of different families, or no addresses
+        networks = list(summarize_address_range(ip_address(first), ip_address(last))) if dash else []
+    except (ValueError, TypeError):
+        return
+    if networks:
+        shown = ", ".join(f'"{one}"' for one in networks[:4])
+        raise WrongError("is a range of addresses", f"write networks: {shown}{', …' if len(networks) > 4 else ''}")
 
 
 def _looks_like_network(value: str) -> bool:

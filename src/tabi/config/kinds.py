@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from tabi.addr import Address, Endpoint, Name, parse_host
+from tabi.addr import Address, Endpoint, Name, parse_host, parse_port
 from tabi.config.problems import WrongError
 from tabi.errors import AddressError
 
@@ -64,9 +64,21 @@ def number_in(value: object, low: float, high: float) -> float:
     return value
 
 
+_OTHER_WORDS = {
+    "userpass": "password", "username": "password", "gssapi": "password", "noauth": "none", "tcp": "connect",
+    "udp": "associate", "udp-associate": "associate", "udpassociate": "associate", "socks4": "4", "socks4a": "4a",
+    "socks5": "5", "v4": "ipv4", "v6": "ipv6", "4": "ipv4", "6": "ipv6", "true": "not-allowed", "deny": "not-allowed",
+    "block": "not-allowed", "drop": "not-allowed", "reject": "not-allowed", "forbidden": "not-allowed",
+}  # fmt: skip
+"""What people write who come from other servers."""
+
+
 def hint(found: object, known: Iterable[str]) -> str:
     """Ask whether something near was meant."""
-    near = difflib.get_close_matches(str(found).lower(), list(known), 1, 0.6)
+    known, word = list(known), str(found).lower()
+    near = difflib.get_close_matches(word, known, 1, 0.6)
+    if not near and _OTHER_WORDS.get(word) in known:
+        near = [_OTHER_WORDS[word]]
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
@@ -101,7 +113,9 @@ def text(what: str, longest: int = 255, *, not_first: str = "") -> Kind:
     def read(value: object) -> str:
         if not isinstance(value, str):
             raise WrongError(f"is no {what}", "write text in quotes")
-        if not value.isprintable() or not 1 <= len(value.encode()) <= longest:
+        if not value:
+            raise WrongError("is empty", f"a {what} has 1 to {longest} bytes")
+        if not value.isprintable() or len(value.encode()) > longest:
             raise WrongError(f"is no {what}", f"accepted are 1 to {longest} bytes of printable text")
         if value[0] in not_first:
             raise WrongError(f"is no {what}", f"it may not begin with {' or '.join(not_first)}")
@@ -220,17 +234,30 @@ rate = Kind('0.000001 to 1000000 per second, such as "5/s", "30/min", "100/h"', 
 # addresses and ports
 
 
+_SOME_ENDPOINT = 'write ADDRESS:PORT, such as "127.0.0.1:1080" or "[::1]:1080"'
+
+
 def _endpoint(value: object) -> Endpoint:
-    where = 'write "ADDRESS:PORT", an IPv6 address in []'
     if not isinstance(value, str):
-        raise WrongError("is no address with a port", where)
+        raise WrongError("is no address with a port", _SOME_ENDPOINT)
+    if re.fullmatch(r":?[0-9]+", value):
+        port = value.removeprefix(":")
+        raise WrongError("has no address", f'write "127.0.0.1:{port}" for this host alone, "0.0.0.0:{port}" for others')
+    if value.count(":") > 1 and not value.startswith("["):
+        host, _, port = value.rpartition(":")
+        meant = f"[{host}]:{port}" if re.fullmatch("[0-9]{3,5}", port) else f"[{value}]:1080"
+        raise WrongError("is an IPv6 address without brackets", f'write "{meant}"')
+    host, colon, port = value.rpartition(":")
+    if not colon or "]" in port:
+        raise WrongError("has no port", f'write "{value}:1080"')
     try:
-        endpoint = Endpoint.parse(value)
+        endpoint = Endpoint(parse_host(host), parse_port(port))
     except AddressError as error:
-        raise WrongError("cannot be listened on", f"{where} ({error})") from None
+        raise WrongError("cannot be listened on", str(error)) from None
     if isinstance(endpoint.host, Name):
-        all_of_them = "0.0.0.0 and [::] are all addresses of this host"
-        raise WrongError("is a name, which may mean several addresses", f"{where}; {all_of_them}")
+        raise WrongError(
+            "is a name", f'write an address of this host, such as "127.0.0.1:{port}", or "0.0.0.0:{port}" for all'
+        )
     return endpoint
 
 

@@ -219,7 +219,7 @@ class RuleBuilder:
     def _check_action(self, part: Part) -> None:
         if part.has("allow") and part.has("refuse"):
             self._report.error((*part.path, "refuse"), "stands beside allow", "keep one of them")
-        elif not part.has("allow") and not part.has("refuse"):
+        elif not any(part.has(key) or key in part.meant for key in ("allow", "refuse")):
             self._report.error(part.path, "does nothing", 'write allow = true, or refuse = "not-allowed"')
         if part.has("refuse") and not part.has("allow"):
             for key in _ALLOW_ONLY:

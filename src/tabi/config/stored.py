@@ -23,8 +23,9 @@ MAX_MEMORY = 1 << 20  # KiB
 MAX_COST = 4 << 20  # KiB times passes, about four seconds; nobody wants to wait longer for a login
 
 _ARGON2ID = re.compile(
-    r"\$argon2id\$v=19\$m=([1-9]\d{0,7}),t=([1-9]\d{0,7}),p=([1-9]\d{0,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
+    r"\$argon2id\$v=19\$m=([1-9][0-9]{0,7}),t=([1-9][0-9]{0,7}),p=([1-9][0-9]{0,2})\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)"
 )
+_ANEW = "write all that `tabi passwd` printed, or run it again"
 _CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 
 
@@ -93,15 +94,16 @@ def parse_stored(text: str) -> Stored:
             raise ConfigError(error.text) from None
     match = _ARGON2ID.fullmatch(text)
     if match is None:
-        found = "a hash of another kind" if text.startswith("$") else "plain text without its mark"
+        found = "a hash that is not argon2id" if text.startswith("$") else "clear text without its mark"
+        if text.startswith("$argon2id$"):
+            raise ConfigError(f"password is a damaged argon2id hash; {_ANEW}")
         raise ConfigError(
-            f'password is {found}; accepted are what "tabi passwd" prints ($argon2id$v=19$…), '
-            "or clear text marked by plain = true"
+            f"password is {found}; write what `tabi passwd` prints, or mark clear text by plain = true"
         )
     memory, passes, lanes = (int(number) for number in match.groups()[:3])
     salt, tag = map(_bytes_in, match.groups()[3:])
     if not 8 <= salt <= 64 or not 16 <= tag <= 64:
-        raise ConfigError("password is a damaged argon2id hash: its salt or its end is not as argon2 writes it")
+        raise ConfigError(f"password is a damaged argon2id hash; {_ANEW}")
     if lanes * 8 > memory or memory > MAX_MEMORY or memory * passes > MAX_COST:
         raise ConfigError(
             f"password is an argon2id hash with m={memory},t={passes},p={lanes}; "

@@ -62,11 +62,11 @@ def _day(text: str) -> int:
     for number, day in enumerate(_DAYS):
         if len(text) >= 3 and day.startswith(text.lower()):
             return number
-    raise WrongError("has a day that is none", "days are Mon, Tue, Wed, Thu, Fri, Sat and Sun")
+    raise WrongError("names no day", "days are Mon, Tue, Wed, Thu, Fri, Sat and Sun")
 
 
 def _minute(text: str) -> int:
     hour, _, minute = text.partition(":")
     if not (hour.isdecimal() and minute.isdecimal() and int(hour) * 60 + int(minute) <= _DAY and int(minute) < 60):
-        raise WrongError("has a time that is none", "times are 00:00 to 24:00")
+        raise WrongError("names no time of day", "times are 00:00 to 24:00")
     return int(hour) * 60 + int(minute)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tabi.addr import Address, Name
 from tabi.errors import Reply
-from tabi.policy.criteria import METHOD_WORDS, Criterion, Target, Truth
+from tabi.policy.criteria import Criterion, Target, Truth
 from tabi.policy.verdict import NO_GRANTS, Context, Grants, Request
 from tabi.wire.socks5 import Method
 
@@ -56,9 +56,9 @@ class Rule:
     def unmet(self, request: Request, context: Context) -> str:
         """Say what a matching request still lacks, empty for nothing: its authentication, or a name."""
         if self.auth and context.method not in self.auth:
-            wanted = " or ".join(sorted(METHOD_WORDS[method] for method in self.auth))
-            used = METHOD_WORDS.get(context.method, str(context.method))
-            return f"the rule wants auth {wanted}, the session used {used}"
+            if Method.USERPASS in self.auth:
+                return "the rule is for clients that log in with a password, and this one has not"
+            return "the rule is for clients that do not log in, and this one has"
         # DST.ADDR of an association is no target: its datagrams are
         if not self.literals and request.target is not None and not isinstance(request.target.host, Name):
             return "the rule takes names only, the target is an address"

@@ -98,7 +98,7 @@ def test_unmet_auth_refuses_and_is_not_passed_on() -> None:
     rules = [rule("a", auth=frozenset({Method.USERPASS})), rule("b")]
     verdict = judge(rules, request("a.example"))
     assert (verdict.allow, verdict.rule, verdict.reply) == (False, "a", Reply.NOT_ALLOWED)
-    assert verdict.note == "the rule wants auth password, the session used none"
+    assert verdict.note == "the rule is for clients that log in with a password, and this one has not"
     assert judge(rules, request("a.example"), method=Method.USERPASS, user=b"alice").allow
 
 

@@ -508,7 +508,7 @@ def test_a_table_is_made_of_the_users_of_a_configuration() -> None:
     assert carol is not None
     assert alice.groups == {"staff"}
     assert carol.stored == parse_stored("plain:song")
-    with pytest.raises(ConfigError, match=r'user "bob".*plain text without its mark') as caught:
+    with pytest.raises(ConfigError, match=r'user "bob".*clear text without its mark') as caught:
         Table.of([User(name=b"bob", password="builder")])
     assert "builder" not in str(caught.value)
 
