@@ -376,3 +376,16 @@ def test_caller_counts_what_it_drops() -> None:
     assert relay.association.drop(Drop.TOO_LARGE) == Dropped(Drop.TOO_LARGE)
     relay.association.drop(Drop.UNSENDABLE, 3)
     assert relay.dropped() == {Drop.TOO_LARGE: 1, Drop.UNSENDABLE: 3}
+
+
+def test_new_rules_judge_every_target_anew_and_who_may_answer_stays() -> None:
+    allowed = True
+    association = Association(client=CLIENT, judge=lambda _target, _address: allowed)
+    target = IPv4Address("192.0.2.1")
+    datagram = Datagram(target, 53, b"?").encode()
+    assert association.from_client(datagram, CLIENT, 5000, 0.0) == Forward(target, 53, b"?")
+    allowed = False
+    assert isinstance(association.from_client(datagram, CLIENT, 5000, 1.0), Forward)  # remembered
+    association.forget_verdicts()
+    assert association.from_client(datagram, CLIENT, 5000, 2.0) == Dropped(Drop.DENIED)
+    assert association.header_for(target, 53) is not None

@@ -532,3 +532,49 @@ def test_pysocks_way_of_writing_0_0_0_0_is_taken_for_an_association_and_for_noth
     for command in ("01", "02"):
         script = accept().feeds(f"05 {command} 00 03 01 30 00 50").expects(Failed)
         script.sends(reply(4)).run()
+
+
+# reload: other options for who is in the middle of its handshake
+
+
+@pytest.mark.parametrize(
+    ("version", "method", "methods", "socks4", "admitted"),
+    [
+        (Version.SOCKS5, Method.NONE, {Method.NONE}, None, True),
+        (Version.SOCKS5, Method.NONE, {Method.USERPASS}, None, False),
+        (Version.SOCKS5, Method.USERPASS, {Method.NONE}, None, True),
+        (Version.SOCKS4, Method.NONE, {Method.NONE}, None, True),
+        (Version.SOCKS4A, Method.NONE, {Method.USERPASS}, None, False),
+        (Version.SOCKS4A, Method.NONE, {Method.USERPASS}, True, True),
+        (Version.SOCKS4, Method.NONE, {Method.NONE}, False, False),
+    ],
+)
+def test_who_has_proven_as_much_as_is_asked_now_is_admitted(
+    version: Version, method: Method, methods: set[Method], socks4: bool | None, admitted: bool
+) -> None:
+    assert ServerOptions(methods=frozenset(methods), socks4=socks4).admits(version, method) is admitted
+
+
+def test_other_options_hold_for_what_is_not_settled_yet() -> None:
+    wants_password = ServerOptions(methods=frozenset({Method.USERPASS}))
+    machine = ServerMachine()
+    assert machine.live_by(wants_password)  # nothing is said yet
+    machine.receive_data(b"\x05\x01\x00")
+    assert isinstance(machine.next_event(), Failed)
+    settled = ServerMachine()
+    settled.receive_data(b"\x05\x01\x00")
+    assert isinstance(settled.next_event(), NeedData)
+    assert not settled.live_by(wants_password)
+    assert settled.live_by(ServerOptions())
+
+
+def test_what_somebody_else_has_sent_already_is_not_sent_again() -> None:
+    machine = ServerMachine()
+    machine.skip_sent(2)
+    machine.receive_data(b"\x05\x01\x00")
+    assert isinstance(machine.next_event(), NeedData)
+    assert machine.data_to_send() == b""  # the choice of a method had gone out
+    machine.receive_data(b"\x05\x01\x00\x01\x7f\x00\x00\x01\x00\x50")
+    assert isinstance(machine.next_event(), RequestReceived)
+    machine.fail(Reply.CONNECTION_REFUSED)
+    assert machine.data_to_send() == b"\x05\x05\x00\x01" + bytes(6)

@@ -1,5 +1,6 @@
 """The rule list: first match, two judgements, what is private, and the words of `tabi explain`."""
 
+import pickle
 from collections.abc import Sequence
 from ipaddress import ip_address, ip_network
 
@@ -347,3 +348,14 @@ def test_explanation_has_rule_0_with_its_advice() -> None:
     assert (trials[-1].number, trials[-1].rule) == (0, RULE_0)
     assert "names @private or a network inside it" in trials[-1].why
     assert trials[0].why == "10.0.0.1 is in @private, which this rule does not open"
+
+
+def test_list_that_was_pickled_judges_as_before() -> None:
+    rules = RuleList([rule("a", "*.example"), rule("b", "10.0.0.0/8")])
+    copy = pickle.loads(pickle.dumps(rules))
+    for asked in (request("x.example"), request("10.1.1.1"), request("192.0.2.1")):
+        assert copy(asked, context()) == rules(asked, context())
+
+
+def test_association_as_such_is_shown_in_words() -> None:
+    assert Request(Command.UDP_ASSOCIATE, None).shown == "the association"

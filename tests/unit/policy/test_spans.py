@@ -44,3 +44,7 @@ def test_blocks_are_the_same_numbers_in_powers_of_two(spans: list[tuple[int, int
 def test_range_is_cut_into_few_blocks() -> None:
     assert list(Spans([(8000, 9000)]).blocks()) == [(6, 125), (7, 63), (9, 16), (8, 34), (5, 280), (3, 1124)]
     assert list(Spans([(0, 1 << 128)]).blocks()) == [(128, 0)]
+
+
+def test_spans_are_shown_as_they_are() -> None:
+    assert repr(Spans([(3, 5), (4, 9)])) == "Spans([(3, 9)])"
