@@ -2,6 +2,7 @@
 
 import inspect
 import socket
+from dataclasses import replace
 
 import pytest
 
@@ -9,7 +10,7 @@ from helpers.name_service import NameService
 from helpers.serving import serving
 from helpers.socks import ask5, connect5, read_all
 from helpers.waiting import PATIENCE
-from tabi.config.settings import TimeLimits
+from tabi.config.settings import LogSettings, TimeLimits
 from tabi.errors import Reply
 from tabi.net.resolver import Resolver
 
@@ -43,6 +44,19 @@ def test_a_look_up_that_takes_too_long_is_logged_as_resolve_and_answered_6() -> 
         assert reply == Reply.TTL_EXPIRED
         line = server.line(why="limit:resolve")
         assert "0.1 s" in line["note"]
+
+
+def test_the_time_of_look_ups_can_be_changed_by_a_reload() -> None:
+    with serving(time=TimeLimits(resolve=60)) as running:
+        NameService(slow=["slow.test"]).serve(running)
+        server = running.server
+        settings = replace(server.settings, time=TimeLimits(resolve=0.1), log=LogSettings(format="json"))
+        terms = {"access": server.options_for, "user_limits": {}, "rule_limits": {}}
+        running.call_sync(lambda: server.reconfigure(settings, policy=server.policy, **terms))
+        sock, reply, _, _ = ask5(running.address, 1, b"slow.test", 80)
+        sock.close()
+        assert reply == Reply.TTL_EXPIRED
+        assert "0.1 s" in running.line(why="limit:resolve")["note"]
 
 
 def test_the_resolver_has_the_limits_that_are_documented() -> None:
