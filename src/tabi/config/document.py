@@ -125,7 +125,7 @@ def _read_array(table: Table, value: object, report: Report, *, given: bool) -> 
     advice = f"write [[{table.name}]] and its keys below it"
     if table.short:
         advice = f'write {table.name} = ["127.0.0.1:1080"]'
-        value = [value] if isinstance(value, str) else value
+        value = [value] if not isinstance(value, list | dict) else value
     if isinstance(value, dict):
         report.error((table.name,), f"[{table.name}] begins a single table", advice)
         return []
@@ -137,7 +137,7 @@ def _read_array(table: Table, value: object, report: Report, *, given: bool) -> 
     parts = []
     for number, element in enumerate(value):
         path = (table.name, number)
-        if table.short and isinstance(element, str):
+        if table.short and not isinstance(element, dict):
             report.names[path] = table.name
             parts.append(_read_table(table, {table.short: element}, path, report, hide=table.short))
         elif isinstance(element, dict):
@@ -186,7 +186,7 @@ def _name(table: Table, values: Mapping[str, object], path: KeyPath) -> str:
 
 def _read_one(key: Key, value: object, path: KeyPath, report: Report) -> Any:  # the type of its key's kind
     if isinstance(value, list):
-        advice = f"write {key.example}" if key.example and not key.secret else ""
+        advice = "" if key.secret else f"write {key.example or key.default}"
         report.error(path, "is an array, and takes one value", advice)
         return None
     try:

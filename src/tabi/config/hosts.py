@@ -80,14 +80,14 @@ host = Kind(
 def _refuse_range(value: str) -> None:
     """Say how a range of addresses is written."""
     first, dash, last = (part.strip() for part in value.partition("-"))
-    try:
-        # the two may be of different families, or no addresses
-        networks = list(summarize_address_range(ip_address(first), ip_address(last))) if dash else []
-    except (ValueError, TypeError):
+    if not (dash and _looks_like_network(first) and _looks_like_network(last)):
         return
-    if networks:
-        shown = ", ".join(f'"{one}"' for one in networks[:4])
-        raise WrongError("is a range of addresses", f"write networks: {shown}{', …' if len(networks) > 4 else ''}")
+    try:
+        networks = list(summarize_address_range(ip_address(first), ip_address(last)))
+    except (ValueError, TypeError):  # no addresses, of two families, or the wrong way round
+        raise WrongError("is no range of addresses", _NETWORK) from None
+    shown = ", ".join(f'"{one}"' for one in networks[:4])
+    raise WrongError("is a range of addresses", f"write networks: {shown}{', …' if len(networks) > 4 else ''}")
 
 
 def _looks_like_network(value: str) -> bool:

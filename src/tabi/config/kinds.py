@@ -57,6 +57,8 @@ class Kind:
 
 def number_in(value: object, low: float, high: float) -> float:
     """Take a number that is one: true is none, neither is nan."""
+    if isinstance(value, str) and value.isdecimal():
+        raise WrongError("is text", f"write {value}, without quotes")
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise WrongError("is no number", f"accepted are {_plain(low)} to {_plain(high)}")
     if not low <= value <= high:

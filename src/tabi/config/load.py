@@ -173,10 +173,8 @@ class _Builder:
             if endpoint in found and endpoint.port:
                 self._report.error(part.path, "is there twice", "keep one of them", found=str(endpoint))
             found[endpoint] = part.get("auth") or default
-        if self._parts["listen"] or found:
+        if self._parts["listen"]:
             return found
-        if "listen" in self._top.faulty:
-            return {}
         return dict.fromkeys(DEFAULT_LISTEN, default)
 
     def _check_passwords_can_be_had(self, access: Access) -> None:
@@ -194,8 +192,6 @@ class _Builder:
 
     def _settings(self, listeners: Iterable[Endpoint], rulebook: RuleBuilder) -> Settings | None:
         parts = self._parts
-        if not any(True for _ in listeners) and not self._report.has_errors:
-            self._report.error(("listen",), "is empty", 'write listen = ["127.0.0.1:1080"]', found="[]")
         time, cap, bind, udp, log = (parts[name][0] for name in ("time", "cap", "bind", "udp", "log"))
         if udp.has("shared_port") and udp.has("ports"):
             self._report.error(("udp", "shared_port"), 'excludes "ports"', "keep one of them")

@@ -10,6 +10,7 @@ from tabi.addr import Endpoint, Name
 from tabi.config.load import MAX_SIZE, load, load_text
 from tabi.config.problems import ConfigurationError
 from tabi.config.settings import Settings
+from tabi.policy import covering
 from tabi.policy.verdict import Context, Request
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
@@ -85,6 +86,14 @@ def test_hashed_passwords_may_be_read(tmp_path: Path) -> None:
 def test_passwords_in_clear_from_other_hosts_are_warned_of(listen: str, warned: bool) -> None:
     loaded = load_text(f'listen = "{listen}"\n{USER}', "tabi.toml")
     assert [problem.line for problem in loaded.warnings] == ([1] if warned else [])
+
+
+def test_rules_that_were_not_compared_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(covering, "_STEPS", 50)
+    text = "".join(f"[[rule]]\nrefuse = 'not-allowed'\nto = '!host{number}.example'\n" for number in range(100))
+    (warning,) = load_text(text, "tabi.toml").warnings
+    assert 20 < warning.line < 200
+    assert "from here on tabi did not look for rules that can never match" in str(warning)
 
 
 def test_passwords_in_clear_that_only_a_client_table_asks_for_are_warned_of() -> None:
