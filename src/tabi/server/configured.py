@@ -70,7 +70,7 @@ class ConfiguredServer:
         """
         return Prepared(configuration, Table.of(configuration.users.values(), generation))
 
-    def swap(self, prepared: Prepared, listeners: Sequence[socket.socket]) -> int:
+    async def swap(self, prepared: Prepared, listeners: Sequence[socket.socket]) -> int:
         """Live by another configuration from now on.
 
         Handshakes that are under way are judged by it; sessions go on, but for those that it would refuse.
@@ -92,7 +92,7 @@ class ConfiguredServer:
             rule_limits={rule.name: rule.grants.limits for rule in configuration.rules.rules},
         )
         self.server.listen_on(listeners)
-        return Review(self.server, self._groups, changed).run()
+        return await Review(self.server, self._groups, changed).run()
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop the server, then what verifies passwords."""

@@ -4,7 +4,7 @@ The engine keeps a tunnel's packed facts and gives them back at its end; nothing
 reload has changed about it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from tabi.relay.interface import Cause, End, Engine, Live
 from tabi.server.record import Facts
@@ -24,12 +24,20 @@ class Tunnels:
         # Of flows in a snapshot, whose ends are still to come: each entry is taken with its end.
         self._amended: dict[int, bytes] = {}
         self._notes: dict[int, str] = {}
+        self._to_review: dict[int, bytes] = {}
 
     def live(self) -> list[tuple[Live, Facts]]:
         """List those that are not over."""
         return [
             (live, Facts.unpack(self._amended.get(live.flow, live.record))) for live in self._engine.snapshot()
         ]
+
+    def review(self) -> Iterator[tuple[int, Facts]]:
+        """Give each that is there now once; one that is over before its turn has come is passed over."""
+        self._to_review = {live.flow: live.record for live in self._engine.snapshot()}
+        while self._to_review:
+            flow, record = self._to_review.popitem()
+            yield flow, Facts.unpack(self._amended.get(flow, record))
 
     def amend(self, flow: int, facts: Facts) -> None:
         """Know other facts of one that is not over."""
@@ -42,4 +50,5 @@ class Tunnels:
 
     def take(self, end: End) -> tuple[Facts, str]:
         """Give what is known of one that is over, and the note for its line."""
+        self._to_review.pop(end.flow, None)
         return Facts.unpack(self._amended.pop(end.flow, end.record)), self._notes.pop(end.flow, "")

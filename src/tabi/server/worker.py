@@ -137,7 +137,7 @@ class Worker:
             await self._configured.server.start(list(listeners.values()))
             self._configured.server.take_over(self._left)
         else:
-            ended = self._configured.swap(prepared, list(listeners.values()))
+            ended = await self._configured.swap(prepared, list(listeners.values()))
         self._sockets = listeners  # the server has closed the others, once their queue was accepted
         self._left = []
         return ended
