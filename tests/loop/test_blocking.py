@@ -239,7 +239,7 @@ def test_connecting_to_oneself_counts_as_refused(monkeypatch: pytest.MonkeyPatch
             self.bind((str(V4), port))  # what the kernel does by chance with an ephemeral port
             return super().connect_ex(address)
 
-    monkeypatch.setattr("tabi.client.blocking.socket.socket", Same)
+    monkeypatch.setattr("tabi.client.blocking.PlainSocket", Same)
     with pytest.raises(DialError) as caught:
         dial(V4, port)
     assert caught.value.reply is Reply.CONNECTION_REFUSED
@@ -249,7 +249,7 @@ def test_our_own_shortage_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def make(*_: object) -> socket.socket:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
-    monkeypatch.setattr("tabi.client.blocking.socket.socket", make)
+    monkeypatch.setattr("tabi.client.blocking.PlainSocket", make)
     with pytest.raises(DialError, match="LimitNOFILE"):
         dial(V4, 80)
 

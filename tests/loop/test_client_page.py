@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from helpers.targets import closed_port, datagram_echo
 from helpers.waiting import PATIENCE, until
 from helpers.web import PAGE as BODY
 from helpers.web import Site
+from tabi import compat
 
 PAGE = ROOT / "docs" / "howto" / "client-library.md"
 README = ROOT / "README.md"
@@ -71,7 +73,9 @@ def page(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     for name in ("http_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("all_proxy", "socks5h://one.example")
-    assert [reader.run(text) for text in python(PAGE)] == [f"{STATUS.encode()}\n"] * 2 + [""] * 5
+    monkeypatch.setitem(sys.modules, "socks", None)  # to be restored
+    assert [reader.run(text) for text in python(PAGE)] == [f"{STATUS.encode()}\n"] * 2 + [""] * 6
+    assert sys.modules["socks"] is compat
     return reader.names
 
 

@@ -18,6 +18,7 @@ from itertools import count
 from typing import TypeVar
 
 from tabi.addr import Endpoint
+from tabi.client.plain import PlainSocket
 from tabi.dial.wishes import (
     Cancel,
     Close,
@@ -85,7 +86,7 @@ class _Driver:
         self._facts: deque[Fact] = deque()
         self._timers: list[tuple[float, int, Sleep]] = []
         self._numbers = count()
-        self._sockets: set[socket.socket] = set()
+        self._sockets: set[PlainSocket] = set()
 
     def take(self, wish: Wish) -> None:
         match wish:
@@ -137,7 +138,7 @@ class _Driver:
         while self._timers and self._timers[0][0] <= time.monotonic():
             self._facts.append(Done(heapq.heappop(self._timers)[2]))
 
-    def _watch(self, sock: socket.socket, event: int, wish: Wish, then: Callable[[], None]) -> None:
+    def _watch(self, sock: PlainSocket, event: int, wish: Wish, then: Callable[[], None]) -> None:
         """Call `then` once, when `sock` is ready."""
 
         def ready() -> None:
@@ -180,7 +181,7 @@ class _Driver:
         remote = Endpoint(wish.address, wish.port)
         try:
             family = socket.AF_INET if wish.address.version == 4 else socket.AF_INET6
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            sock = PlainSocket(family, socket.SOCK_STREAM)
         except OSError as error:
             self._tell(Failed(wish, dial_error(error, remote)))
             return
@@ -193,10 +194,10 @@ class _Driver:
         else:
             self._opened(wish, remote, sock, code)
 
-    def _decided(self, wish: Open, remote: Endpoint, sock: socket.socket) -> None:
+    def _decided(self, wish: Open, remote: Endpoint, sock: PlainSocket) -> None:
         self._opened(wish, remote, sock, sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
 
-    def _opened(self, wish: Open, remote: Endpoint, sock: socket.socket, code: int) -> None:
+    def _opened(self, wish: Open, remote: Endpoint, sock: PlainSocket, code: int) -> None:
         if code in _CONNECTED:
             local = Endpoint.from_sockaddr(sock.getsockname())
             if local != remote:
@@ -207,7 +208,7 @@ class _Driver:
         self._drop(sock)
         self._tell(Failed(wish, dial_error(OSError(code, ""), remote)))
 
-    def _send(self, wish: Send, sock: socket.socket, rest: memoryview) -> None:
+    def _send(self, wish: Send, sock: PlainSocket, rest: memoryview) -> None:
         try:
             rest = rest[sock.send(rest) :] if rest else rest
         except BlockingIOError:
@@ -220,7 +221,7 @@ class _Driver:
         else:
             self._tell(Done(wish))
 
-    def _read(self, wish: Read | Peek, sock: socket.socket, flags: int) -> None:
+    def _read(self, wish: Read | Peek, sock: PlainSocket, flags: int) -> None:
         try:
             data = sock.recv(wish.size, flags)
         except BlockingIOError:
@@ -230,11 +231,11 @@ class _Driver:
         else:
             self._tell(Done(wish, data))
 
-    def _give_up(self, sock: socket.socket) -> None:
+    def _give_up(self, sock: PlainSocket) -> None:
         self._selector.unregister(sock)
         self._drop(sock)
 
-    def _drop(self, sock: socket.socket) -> None:
+    def _drop(self, sock: PlainSocket) -> None:
         self._sockets.discard(sock)
         sock.close()
 
@@ -243,6 +244,6 @@ def _nothing() -> None:
     """Give up what is over already."""
 
 
-def _socket(connection: Connection) -> socket.socket:
-    assert isinstance(connection.handle, socket.socket)
+def _socket(connection: Connection) -> PlainSocket:
+    assert isinstance(connection.handle, PlainSocket)
     return connection.handle

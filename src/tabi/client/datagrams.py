@@ -17,6 +17,7 @@ from typing import Self
 from tabi.addr import Address, Endpoint, Name
 from tabi.client import plans
 from tabi.client.blocking import drive
+from tabi.client.plain import PlainSocket
 from tabi.client.plans import AddressLike, read_address, show_address
 from tabi.client.url import ProxyLike
 from tabi.dial.chain import Bound
@@ -57,7 +58,7 @@ def open_leg(bound: Bound, relay: Endpoint) -> socket.socket:
     assert not isinstance(relay.host, Name), "the nearest proxy was reached at an address"
     family = socket.AF_INET if relay.host.version == 4 else socket.AF_INET6
     control = _control(bound)
-    sock = socket.socket(family, socket.SOCK_DGRAM)
+    sock = PlainSocket(family, socket.SOCK_DGRAM)
     try:
         sock.setblocking(False)
         if control.family == family:
@@ -240,5 +241,5 @@ def check_control(bound: Bound) -> None:
 
 
 def _control(bound: Bound) -> socket.socket:
-    assert isinstance(bound.handle, socket.socket)
+    assert isinstance(bound.handle, PlainSocket)
     return bound.handle

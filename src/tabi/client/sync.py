@@ -9,6 +9,7 @@ from tabi.addr import Address
 from tabi.client import plans
 from tabi.client.blocking import drive
 from tabi.client.datagrams import DatagramSocket, open_datagrams
+from tabi.client.plain import PlainSocket
 from tabi.client.plans import AddressLike, show_address
 from tabi.client.url import ProxyLike
 from tabi.dial.chain import Bound
@@ -146,5 +147,5 @@ def _take_socket(connection: Connection, timeout: float | None) -> socket.socket
 
 
 def _socket_of(connection: Connection) -> socket.socket:
-    assert isinstance(connection.handle, socket.socket)
+    assert isinstance(connection.handle, PlainSocket)
     return connection.handle
