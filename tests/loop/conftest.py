@@ -13,6 +13,44 @@ from tabi.relay import Engine
 
 DEADLINE = 10.0
 
+# Modules whose tests must not be able to tell whether the express lane is on.
+CONFORMANCE = frozenset({
+    "test_adversarial_bind",
+    "test_adversarial_exhaustion",
+    "test_adversarial_handshake",
+    "test_adversarial_logins",
+    "test_adversarial_names",
+    "test_adversarial_rebinding",
+    "test_adversarial_requests",
+    "test_connect",
+    "test_control",
+    "test_engine_death",
+    "test_exhaustion",
+    "test_limits",
+    "test_limits_through_server",
+    "test_log_batches",
+    "test_log_settings",
+    "test_logins",
+    "test_reload",
+    "test_reload_listeners",
+    "test_reload_running",
+    "test_resets_through_server",
+    "test_signals",
+})  # fmt: skip
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of these modules with the lane off and on."""
+    if metafunc.module.__name__.rpartition(".")[2] in CONFORMANCE:
+        metafunc.parametrize("lane", ["0", "1"], ids=["lane-off", "lane-on"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the express lane on or off, for servers in this process and in others; before any is made."""
+    if hasattr(request, "param"):
+        monkeypatch.setenv("TABI_LANE", request.param)
+
 
 @pytest.fixture(params=sorted(BUILDS))
 def build(request: pytest.FixtureRequest) -> str:

@@ -202,7 +202,7 @@ def test_a_reply_for_which_there_is_no_room_arrives_whole_before_the_tunnels_byt
         sock.sendall(b"\x05\x01\x00" + request5(1, *backlog.address))
         assert read_exactly(sock, 2) == b"\x05\x00"
         backlog.wait()
-        (session,) = server.call_sync(server.server.sessions)
+        (session,) = until(lambda: server.call_sync(server.server.sessions), "a session, if the lane had it first")
         before = server.call_sync(lambda: fill_up(session.sock))
         with backlog.let_in() as there:
             until(lambda: len(server.server.engine) == 1, "the tunnel")

@@ -86,6 +86,11 @@ class ExpressLane:
         self._engine = engine
         self._table = table
 
+    @property
+    def is_open(self) -> bool:
+        """Whether there is one."""
+        return self._engine is not None
+
     # calls
 
     def take_calls(self, most: int | None = None) -> bool:
@@ -132,24 +137,34 @@ class ExpressLane:
         Returns:
             the number of its door, None where it cannot have one.
         """
-        engine, arrived = self._engine, session.arrived
-        if engine is None or arrived is None:
+        arrived = session.arrived
+        if self._engine is None or arrived is None:
             return None
         place = (arrived.listener, arrived.local[0], arrived.client[0])
-        number = self._doors.get(place)
-        if number is not None:
-            return number
-        counters = self._server.admission.counters(session.key)
-        if counters is None:
+        return self._doors.get(place) or self.open_door(place, session.listener, session.client)
+
+    def open_door(self, place: tuple[int, str, str], listener: Endpoint, client: Endpoint) -> int | None:
+        """Open the door of a client.
+
+        Args:
+            place: descriptor of the listener, address there, address of the client, as the socket module writes them.
+            listener: our end of a connection.
+            client: the client's; its port does not count.
+
+        Returns:
+            the number, None where the client cannot have one.
+        """
+        counters = self._server.admission.counters(client_key(_address(client)))
+        if self._engine is None or counters is None:
             return None
         if len(self._doors) >= _MOST_DOORS:
             self._server.loop.call_soon(self._make_room)
             return None
-        options = self._server.options_for(session.listener, _address(session.client))
+        options = self._server.options_for(listener, _address(client))
         methods = sum(_METHODS[method] for method in options.methods)
         number = self._doors[place] = next(self._numbers)
-        self._visitors[number] = _Visitor(Endpoint(session.client.host, 0), session.listener, place)
-        engine.teach_door(Door(number, *place, methods, options.takes_socks4, counters))
+        self._visitors[number] = _Visitor(Endpoint(client.host, 0), listener, place)
+        self._engine.teach_door(Door(number, *place, methods, options.takes_socks4, counters))
         return number
 
     def _make_room(self) -> None:

@@ -136,6 +136,7 @@ class Server:
         self._telling: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._will_ring = False
+        self._more_calls: asyncio.Handle | None = None
         self.has_failed = False  # the engine has died of a bug: the process is of no use any more
         self.on_failure: Callable[[], None] | None = None  # called in the loop when that happens; `stop` then, and end
 
@@ -204,7 +205,9 @@ class Server:
             session.cancel(Outcome("tabi", "bug" if self.has_failed else "shutdown"), abort=True)
         self.lingerer.close_all()
         self.engine.stop()
-        self._on_news()
+        self._take_ends()
+        if self._more_calls is not None:
+            self._more_calls.cancel()
         self.loop.remove_reader(self.engine.fileno())
         self.engine.close()
         self.watch.close()
@@ -269,6 +272,10 @@ class Server:
     def sessions(self) -> list[Session]:
         """List the sessions that the engine does not have."""
         return list(self._sessions.values())
+
+    def acceptors(self) -> list[Acceptor]:
+        """List the listeners that are accepted from."""
+        return list(self._acceptors)
 
     def _handshakes(self) -> Deadlines[Session]:
         return Deadlines(self.settings.time.handshake, Session.handshake_expired, loop=self.loop)
@@ -475,8 +482,11 @@ class Server:
 
     def _on_news(self) -> None:
         self._take_ends()
-        if self.lane.take_calls(_CALLS):
-            self.loop.call_soon(self._on_news)
+        if self._more_calls is None:
+            self._take_calls()
+
+    def _take_calls(self) -> None:
+        self._more_calls = self.loop.call_soon(self._take_calls) if self.lane.take_calls(_CALLS) else None
 
     def _take_ends(self) -> None:
         lines = []
