@@ -27,7 +27,7 @@ cover: ## branches of the blind core that its own tests do not take; fails below
 		tests/unit/policy tests/property $(ARGS)
 	@$(BIN)/coverage report
 
-peers: ## install the programs of others that interop tests drive (root or sudo)
+peers: ## install a C compiler and the programs of others that interop tests drive (root or sudo)
 	@tools/peers.sh
 
 bench: ## measure tabi beside other proxies; ARGS=--help tells how to measure a part
@@ -48,5 +48,5 @@ types: ## mypy --strict
 
 clean: ## take away all that the verbs above made in this directory
 	rm -rf .venv .nox .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf build dist tests/interop/node/node_modules
+	rm -rf build dist tests/interop/node/node_modules src/tabi/relay/*.so
 	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,6 +3,8 @@
 nox -s tests-3.12      one of them; an interpreter that this machine lacks is skipped
 """
 
+from pathlib import Path
+
 import nox
 
 nox.options.default_venv_backend = "venv"
@@ -15,7 +17,30 @@ def tests(session: nox.Session) -> None:
     """Run pytest; arguments behind `--` go to it."""
     session.install("--editable", ".")
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"))
+    session.run("python", "tools/build_engine.py", success_codes=[0, 1])  # 1: no compiler, or no headers of this Python
     session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def sanitized(session: nox.Session) -> None:
+    """Run the engine's tests on a compiled build with assertions, AddressSanitizer and UBSan."""
+    session.install("--editable", ".")
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"))
+    options = ["-Dbuildtype=debug", "-Db_ndebug=false", "-Db_sanitize=address,undefined", "-Db_lundef=false"]
+    session.run("python", "tools/build_engine.py", "--into", "build/sanitized", *options)
+    libraries = [
+        str(session.run("cc", f"-print-file-name={name}.so", external=True, silent=True)).strip()
+        for name in ("libasan", "libubsan")
+    ]
+    session.env |= {
+        "LD_PRELOAD": " ".join(libraries),
+        "ASAN_OPTIONS": "detect_leaks=0",  # of CPython's there are many; the tests count our own blocks
+        "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+        "PYTHONMALLOC": "malloc",
+        "PYTHONPATH": "build/sanitized/src",
+    }
+    engine = sorted(str(path) for path in Path("tests/loop").glob("test_engine_*.py"))
+    session.run("python", "-m", "pytest", "-k", "compiled", "-p", "no:cacheprovider", *engine, *session.posargs)
 
 
 @nox.session

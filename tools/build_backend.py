@@ -1,14 +1,13 @@
 """The build backend: meson-python, but an editable install is a plain path entry to src/.
 
-meson-python's own editable mode runs ninja in the build directory at the first import of every process. For a
-package with nothing to compile that is a wrong price: it needs ninja and the build directory for as long as
-the install lives; it fails with PermissionError for all users but the one who installed, as it opens its log
-for writing (the tests run servers as an ordinary user); processes that start side by side share that log; and
-each pays for one more process before `tabi --help` prints a line. A path entry has none of this, never shows
-stale code either, and mypy, import-linter and editors can follow it.
+meson-python's own editable mode runs ninja in the build directory at the first import of every process. That is a wrong
+price: it needs ninja and the build directory for as long as the install lives; it fails with PermissionError for all
+users but the one who installed, as it opens its log for writing (the tests run servers as an ordinary user); processes
+that start side by side share that log; and each pays for one more process before `tabi --help` prints a line. A path
+entry has none of this, and mypy, import-linter and editors can follow it.
 
-When a compiled module moves in, its rebuild on import will be wanted: then drop this file and name `mesonpy`
-in pyproject.toml.
+The compiled engine is not part of an editable install: tools/setup.sh has it built into src/ whenever its source has
+changed, and `tabi.relay` leaves one aside that is older than its source.
 """
 
 import base64
@@ -39,8 +38,9 @@ def build_editable(
     metadata_directory: str | None = None,
 ) -> str:
     """Build the wheel as ever, and put a path entry in the place of the package's files (PEP 660)."""
+    settings = {**(config_settings or {}), "setup-args": "-Dengine=disabled"}
     with tempfile.TemporaryDirectory() as scratch:
-        name: str = build_wheel(scratch, config_settings, metadata_directory)
+        name: str = build_wheel(scratch, settings, metadata_directory)
         with zipfile.ZipFile(Path(scratch, name)) as wheel:
             metadata = {path: wheel.read(path) for path in wheel.namelist() if ".dist-info/" in path}
     record = next(path for path in metadata if path.endswith(".dist-info/RECORD"))

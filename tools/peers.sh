@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install the programs of others that tests and benchmarks drive: clients, servers and libraries.
+# Install the programs of others that tests and benchmarks drive: clients, servers and libraries; and a C compiler with
+# Python's headers, so that the tests run on both builds of the relay engine.
 #
 #   tools/peers.sh            what interop tests drive: system packages by apt-get, node's `socks` by npm
 #   tools/peers.sh system     the system packages of these only; this part needs root
@@ -51,6 +52,8 @@ iproute2 ip
 nftables nft
 nmap nmap
 python3-venv -
+build-essential gcc
+python3-dev -
 tnftp tnftp
 vsftpd /usr/sbin/vsftpd
 LIST

@@ -5,7 +5,8 @@
 #   tools/setup.sh dev       that, and all that tests, checks and releases need
 #
 # PYTHON=… chooses the interpreter. A second run with nothing changed ends after a few milliseconds; a run that was
-# interrupted is taken up by the next. No C compiler is needed.
+# interrupted is taken up by the next. No C compiler is needed; where there is one, and Python.h, the compiled relay
+# engine is built, and built anew when its source changes.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
@@ -130,9 +131,60 @@ install_dev() {
     mark_done dev
 }
 
+# --- the compiled engine ----------------------------------------------------------------------------------------
+
+# It is made of sources that change often, so it has a mark of its own.
+engine_inputs() {
+    { inputs; cat meson.options tools/build_engine.py tools/cythonize.py tools/engine_sources.py src/tabi/relay/_sources.py \
+        src/tabi/relay/_engine.pyx src/tabi/relay/_native/*.pxd; } | sha256sum
+}
+
+engine_is_done() { [ -f "$venv/.tabi-engine" ] && [ "$(cat "$venv/.tabi-engine")" = "$engine_checksum" ] && has_engine; }
+
+# Without a compiler there is none, and that is as good as done until there is one.
+has_engine() {
+    if can_compile; then ls src/tabi/relay/_engine.*.so >/dev/null 2>&1; fi
+}
+
+can_compile() {
+    if ! has "${CC:-cc}"; then return 1; fi
+    include=$(cat "$venv/.tabi-include" 2>/dev/null) || return 1
+    [ -f "$include/Python.h" ]
+}
+
+# Whoever only wants to run the server is served all the same.
+engine_failed() {
+    cat "$venv/engine.log" >&2
+    [ "$1" = serve ] || die "the compiled engine could not be built (above is why)"
+    say "the compiled engine could not be built (above is why): tabi relays by its engine in pure Python"
+}
+
+build_engine() {
+    [ -f "$venv/.tabi-include" ] ||
+        "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))' >"$venv/.tabi-include"
+    if engine_is_done; then return 0; fi
+    rm -f src/tabi/relay/_engine.*.so # rather none than an old one
+    if can_compile; then
+        say "building the compiled relay engine"
+        requires=$("$venv/bin/python" -c '
+import tomllib
+for line in tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"]: print(line.replace(" ", ""))')
+        # shellcheck disable=SC2086  # a list of requirements without blanks, meant to be split
+        pip install $requires
+        "$venv/bin/python" tools/build_engine.py >"$venv/engine.log" 2>&1 ||
+            engine_failed "$1"
+    else
+        say "no C compiler, or no Python.h: tabi relays by its engine in pure Python. For the compiled one, which needs
+       less processor time: apt-get install gcc python3-dev (or what this system calls them), then make setup"
+    fi
+    printf '%s\n' "$engine_checksum" >"$venv/.tabi-engine"
+}
+
 [ "${1-}" = serve ] || [ "${1-}" = dev ] || die "usage: tools/setup.sh serve|dev"
 checksum=$(inputs)
-if venv_is_whole && is_done serve && [ -x "$venv/bin/tabi" ] && { [ "$1" = serve ] || is_done dev; }; then
+engine_checksum=$(engine_inputs)
+if venv_is_whole && is_done serve && [ -x "$venv/bin/tabi" ] && { [ "$1" = serve ] || is_done dev; } &&
+    engine_is_done; then
     exit 0
 fi
 # Two runs side by side would tread on each other; the second waits and then finds the work done. This very file is
@@ -142,4 +194,5 @@ if has flock; then flock 9; fi
 make_venv
 install_tabi
 if [ "$1" = dev ]; then install_dev; fi
+build_engine "$1"
 say "ready: .venv/bin/tabi"

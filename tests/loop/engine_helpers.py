@@ -22,8 +22,19 @@ from typing import Self
 from tabi.relay import Cause, End, Engine, FlowLimits
 from tabi.relay._engine_py import PureEngine
 
+try:
+    from tabi.relay._engine import CompiledEngine, allocated
+except ImportError:
+    CompiledEngine = None  # type: ignore[assignment,misc]
+
+    def allocated() -> int:
+        """Count the blocks of memory of compiled engines: there are none."""
+        return 0
+
+
 DEADLINE = 20.0
-BUILDS: dict[str, Callable[..., Engine]] = {"pure": PureEngine}
+BUILDS: dict[str, Callable[..., Engine] | None] = {"compiled": CompiledEngine, "pure": PureEngine}
+NOT_BUILT = "the compiled engine is not built here: no C compiler, or no Python.h"
 
 # How an engine is made to move bytes in one way only.
 MODES = {"copy": {"pipes": 0}, "splice": {"splice_after": 0, "pipes": 16}}
@@ -32,10 +43,17 @@ ABORT = struct.pack("ii", 1, 0)
 FOREVER = FlowLimits(half_open=0.0)
 
 
+def made(build: str, **options: object) -> Engine:
+    """Make an engine of this build."""
+    engine = BUILDS[build]
+    assert engine is not None, NOT_BUILT
+    return engine(**options)
+
+
 @contextmanager
 def running(build: str, **options: object) -> Iterator[Engine]:
     """Run an engine of this build and stop it."""
-    engine = BUILDS[build](**options)
+    engine = made(build, **options)
     engine.start()
     try:
         yield engine

@@ -111,4 +111,4 @@ def test_100_bulk_streams_at_once_as_an_ordinary_user_arrive_whole() -> None:
         assert set(streams.arrived) == expected
         assert server.stop() == 0
     assert [(line["up"], line["down"], line["why"]) for line in server.records] == [(SIZE, SIZE, "fin")] * STREAMS
-    assert [line for line in server.errors if "listening" not in line] == []
+    assert [line for line in server.errors if not line.startswith(("tabi: listening", "tabi: engine"))] == []

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 
 from loop.engine_helpers import (
-    BUILDS,
     FOREVER,
     MODES,
     HandClock,
@@ -17,6 +16,7 @@ from loop.engine_helpers import (
     exchange,
     fill,
     is_reset,
+    made,
     next_end,
     next_ends,
     read_all,
@@ -287,7 +287,7 @@ def test_no_byte_is_lost_or_changed_while_limits_come_and_go(build: str, mode: s
 
 
 def test_a_snapshot_has_flows_that_were_only_just_adopted(build: str) -> None:
-    engine = BUILDS[build]()
+    engine = made(build)
     with tunnel(engine, record=b"waits") as pair:
         assert [(live.flow, live.record, live.up) for live in engine.snapshot()] == [(pair.flow, b"waits", 0)]
         engine.start()

@@ -18,6 +18,12 @@ from tabi.relay.lane import NONE, PASSWORD, Ask, Handover, Tail
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
+@pytest.fixture
+def build() -> str:
+    """The one build that has a lane."""
+    return "pure"
+
+
 def greeted(lane: Lane, greeting: bytes = GREETING) -> socket.socket:
     """Connect, and be told the method."""
     sock = lane.client(greeting)

@@ -43,16 +43,16 @@ def test_ends_that_come_together_are_logged_by_one_call() -> None:
         until(lambda: len(server.server.engine.snapshot()) == len(socks), "the engine to have all tunnels")
 
         def end_together() -> None:
-            ends = server.server.engine.ends
+            engine = server.server.engine
             server.server._write_log = calls.append
-            flows = [live.flow for live in server.server.engine.snapshot()]
-            server.server.engine.kill(flows, Cause.KILL)
+            flows = [live.flow for live in engine.snapshot()]
+            engine.kill(flows, Cause.KILL)
             gathered = []
             while len(gathered) < len(flows):
-                gathered += ends()
-            server.server.engine.ends = lambda: gathered
+                gathered += engine.ends()
+            server.server.engine = SimpleNamespace(ends=lambda: gathered, failure=None)
             server.server._take_ends()
-            server.server.engine.ends = ends
+            server.server.engine = engine
 
         server.call_sync(end_together)
         for sock in socks:

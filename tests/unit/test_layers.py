@@ -1,6 +1,7 @@
 """The walls stand where pyproject.toml says: imports go down only, and the core is blind."""
 
 import ast
+import re
 import subprocess
 import sysconfig
 import tomllib
@@ -8,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tabi.relay import _sources
 
 ROOT = Path(__file__).parents[2]
 LINT_IMPORTS = Path(sysconfig.get_path("scripts"), "lint-imports")
@@ -77,3 +80,40 @@ def test_blind_modules_call_nothing_that_reaches_outside() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in EFFECTS
     ]
     assert calls == []
+
+
+# Cython's sources, which import-linter does not read: the relay's, and what they may know.
+COMPILED = sorted((ROOT / "src" / "tabi").rglob("*.p[yx]*[xd]"))
+KNOWN_TO_COMPILED = ("libc.", "cpython.", "tabi.relay.")
+IMPORT = re.compile(r"(?:from ([\w.]+) +c?import|c?import ([\w.]+))")
+
+
+def compiled_imports(text: str) -> list[str]:
+    found = [IMPORT.match(line) for line in text.splitlines()]
+    return [match[1] or match[2] for match in found if match]
+
+
+def test_compiled_modules_import_what_the_relay_may() -> None:
+    assert {path.parent.name for path in COMPILED} == {"relay", "_native"}
+    for path in COMPILED:
+        for module in compiled_imports(path.read_text()):
+            is_known = f"{module}.".startswith(KNOWN_TO_COMPILED) or module in {"cython", "os", "threading"}
+            assert is_known, f"{path.relative_to(ROOT)} imports {module}"
+
+
+@pytest.mark.parametrize("line", ["from tabi.net cimport x", "cimport tabi.server.x", "import asyncio"])
+def test_compiled_modules_that_import_more_are_noticed(line: str) -> None:
+    (module,) = compiled_imports(f'"""Doc."""\n{line}\n')
+    assert not f"{module}.".startswith(KNOWN_TO_COMPILED)
+
+
+def test_compiled_modules_are_laid_out_as_the_others_are() -> None:
+    """Ruff does not read them."""
+    for path in COMPILED:
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 400, path
+        assert [number for number, line in enumerate(lines, 1) if len(line) > 120 or line != line.rstrip()] == [], path
+
+
+def test_compiled_modules_are_in_the_engines_list_of_sources() -> None:
+    assert {path for path in COMPILED if path.stat().st_size} <= set(_sources.files())

@@ -3,6 +3,7 @@
 import configparser
 import importlib.metadata
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,24 +19,46 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 
 
+COMPILED = f"tabi/relay/_engine{sysconfig.get_config_var('EXT_SUFFIX')}"
+BUILDS = {"pure": "disabled", "compiled": "enabled"}
+
+
 def sources() -> set[str]:
-    """Return the files of the package as a wheel would name them."""
+    """Return the files of the package as a wheel would name them: all but the source of the compiled engine."""
     files = {path.relative_to(SRC) for path in (SRC / "tabi").rglob("*") if path.is_file()}
-    return {path.as_posix() for path in files if "__pycache__" not in path.parts}
+    shipped = [path for path in files if not {"_native", "__pycache__"}.intersection(path.parts)]
+    return {path.as_posix() for path in shipped if path.suffix not in {".pyx", ".so"}}
+
+
+def can_compile() -> bool:
+    """Say whether this machine can build the compiled engine."""
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").exists()
+    return has_headers and shutil.which("cc") is not None
+
+
+@pytest.fixture(scope="module", params=sorted(BUILDS))
+def build(request: pytest.FixtureRequest) -> str:
+    """Name what a wheel is made with."""
+    if request.param == "compiled" and not can_compile():
+        pytest.skip("no C compiler, or no Python.h")
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
+def wheel(build: str, tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     """Build the wheel from this tree, without the network, and open it."""
     directory = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "--no-index", "--no-deps"]
-    build = [*pip, "--no-build-isolation", "--wheel-dir", str(directory), str(ROOT)]
+    options = ["--no-build-isolation", f"--config-settings=setup-args=-Dengine={BUILDS[build]}"]
+    command = [*pip, *options, "--wheel-dir", str(directory), str(ROOT)]
     # meson and ninja are looked for in PATH, and nobody has to activate the environment to run the tests.
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ["PATH"]])
-    done = subprocess.run(build, check=False, capture_output=True, text=True, env=os.environ | {"PATH": path})
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"PATH": path})
     assert done.returncode == 0, done.stdout + done.stderr
     [path] = directory.glob("*.whl")
-    assert path.name == f"tabi-{tabi.__version__}-py3-none-any.whl"
+    tag = sys.implementation.cache_tag.replace("cpython-", "cp")
+    expected = "py3-none-any" if build == "pure" else f"{tag}-{tag}-linux"
+    assert path.name.startswith(f"tabi-{tabi.__version__}-{expected}")
     return zipfile.Path(path)
 
 
@@ -43,9 +66,17 @@ def names(wheel: zipfile.Path) -> set[str]:
     return {name for name in wheel.root.namelist() if not name.endswith("/")}
 
 
-def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.Path) -> None:
+def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.Path, build: str) -> None:
     shipped = {name for name in names(wheel) if ".dist-info/" not in name}
-    assert shipped == sources()
+    assert shipped == sources() | ({COMPILED} if build == "compiled" else set())
+
+
+def test_wheel_runs_the_engine_that_it_was_made_with(wheel: zipfile.Path, build: str, tmp_path: Path) -> None:
+    wheel.root.extractall(tmp_path)
+    program = "import tabi.relay; print(tabi.relay.ENGINE_NAME, tabi.relay.__file__)"
+    environment = {**os.environ, "TABI_PURE": "0", "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == [build, str(tmp_path / "tabi" / "relay" / "__init__.py")]
 
 
 def test_wheel_says_that_it_is_typed_and_under_which_licence(wheel: zipfile.Path) -> None:

@@ -21,6 +21,7 @@ from tabi.net.notify import inherited_listeners, notify, reloading, watchdog_int
 from tabi.net.own import own_addresses
 from tabi.net.sockopts import raise_descriptor_limit
 from tabi.net.tasks import spawn
+from tabi.relay import ENGINE_NAME
 from tabi.server import Server
 from tabi.server.control import ControlServer, default_path
 from tabi.server.record import LogFormat
@@ -93,6 +94,7 @@ async def _serve(settings: Settings, log_format: LogFormat) -> int:
         await server.start()
         for endpoint in server.addresses:
             diagnostics.write(f"tabi: listening on {endpoint}")
+        diagnostics.write(f"tabi: engine {ENGINE_NAME}")
         await stop.wait()
         await server.stop()
     finally:
@@ -215,6 +217,7 @@ class _Foreground:
         self._tell_warnings()
         for endpoint in self._supervisor.addresses:
             self._say(f"listening on {endpoint}")
+        self._say(f"engine {ENGINE_NAME}")
         self._say(f"control socket {self._control.path}")
         notify("READY=1", self._status())
 

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, TypeAlias
 from tabi.relay._arrival import Listener
 from tabi.relay._flow import Flow, Side
 from tabi.relay._lane_py import MOST_CALLS, Lane
-from tabi.relay._pipes import PipePool
+from tabi.relay._pipes import PipePool, pipes_of_worker
 from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay._relay import Relay
 from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
@@ -72,6 +72,7 @@ class PureEngine:
         clock: seconds, monotonic.
         splice_after: large reads in a row before a stream is spliced; 0 splices always.
         pipes: how many pipes it may hold; None is this worker's fair share.
+        spin: look again for a moment before going to sleep, where that has paid.
     """
 
     name: Final = "pure"
@@ -83,6 +84,7 @@ class PureEngine:
         clock: Callable[[], float] = time.monotonic,
         splice_after: int = SPLICE_AFTER,
         pipes: int | None = None,
+        spin: bool = True,
     ) -> None:
         self._clock = clock
         self._lock = threading.Lock()  # for what follows, up to the thread
@@ -100,8 +102,8 @@ class PureEngine:
         self._old_interval = 0.0
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._report = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        pool = PipePool.for_worker(workers) if pipes is None else PipePool(pipes)
-        self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after)
+        pool = PipePool(pipes_of_worker(workers) if pipes is None else pipes)
+        self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after, spin=spin)
         self._lane: Lane | None = None
 
     @property
@@ -292,6 +294,11 @@ class PureEngine:
         """Count the flows that are not over, with those not yet taken up."""
         return self._adopted - self._over
 
+    def step(self) -> None:
+        """Do in this thread what is to be done now; for tests that move the clock, in place of `start`."""
+        os.eventfd_write(self._bell, 1)  # do not wait
+        self._turn()
+
     def stop(self) -> None:
         """Reset what is left, end the thread, close all but `fileno`, restore the switch interval."""
         with self._lock:
@@ -346,12 +353,15 @@ class PureEngine:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
         try:
             while not self._stopping:
-                if self._relay.turn():
-                    self._take_orders()
-                self._report_on()
+                self._turn()
             self._shut_down()
         except Exception as error:  # noqa: BLE001  the thread's supervisor: no tunnel may wait for who is not there
             self._give_up(error)
+
+    def _turn(self) -> None:
+        if self._relay.turn():
+            self._take_orders()
+        self._report_on()
 
     def _report_on(self) -> None:
         """Publish what the turn has brought."""

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["PIPE_SIZE", "Pipe", "PipePool", "fair_share"]
+__all__ = ["PIPE_SIZE", "Pipe", "PipePool", "fair_share", "pipes_of_worker"]
 
 Pipe = tuple[int, int]
 
@@ -38,6 +38,11 @@ def fair_share(soft_pages: int, workers: int) -> int:
     return soft_pages * os.sysconf("SC_PAGE_SIZE") // 2 // PIPE_SIZE // workers
 
 
+def pipes_of_worker(workers: int) -> int:
+    """Count the pipes that one of so many workers may make by what this system grants now."""
+    return fair_share(int(_SOFT_LIMIT.read_text()), workers)
+
+
 class PipePool:
     """Lends empty pipes of PIPE_SIZE bytes, non-blocking. Every pipe is either in here or lent."""
 
@@ -48,11 +53,6 @@ class PipePool:
         self._made = 0
         self._free: list[Pipe] = []
         self._turn_down = 0
-
-    @classmethod
-    def for_worker(cls, workers: int) -> "PipePool":
-        """Make the pool of one of so many workers, by what this system grants now."""
-        return cls(fair_share(int(_SOFT_LIMIT.read_text()), workers))
 
     def take(self) -> Pipe | None:
         """Lend a pipe; None says: copy."""

@@ -20,12 +20,14 @@ Everything here belongs to one thread, but for `Relay.live`. It knows no threads
 
 import select
 from collections.abc import Callable
+from time import monotonic
 from typing import Final, Protocol
 
 from tabi.relay._flow import Flow, Linger, Side
 from tabi.relay._groups import Groups, Share
 from tabi.relay._pipes import PipePool
 from tabi.relay._pump import Pump, Pumped
+from tabi.relay._spin import LENGTH, Spin
 from tabi.relay._wheel import TICK, Wheel
 from tabi.relay.bucket import Bucket
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
@@ -79,14 +81,17 @@ class Relay:
         clock: seconds, monotonic.
         pipes: where pipes come from.
         splice_after: large reads in a row before a stream is spliced.
+        spin: look again for a moment before going to sleep, where that has paid.
     """
 
     __slots__ = (
         "_bell", "_clock", "_ended", "_epoll", "_flows", "_groups", "_has_groups", "_neighbour", "_now", "_pipes",
-        "_pump", "_ready", "_sides", "_wheel",
+        "_pump", "_ready", "_sides", "_spin", "_wheel",
     )  # fmt: skip
 
-    def __init__(self, bell: int, *, clock: Callable[[], float], pipes: PipePool, splice_after: int) -> None:
+    def __init__(
+        self, bell: int, *, clock: Callable[[], float], pipes: PipePool, splice_after: int, spin: bool = False
+    ) -> None:
         self._bell = bell
         self._clock = clock
         self._now = clock()  # stamped once per batch of events
@@ -100,6 +105,7 @@ class Relay:
         self._has_groups = False  # once a flow has shared a bucket; before that they cost nothing
         self._pipes = pipes
         self._pump = Pump(pipes, splice_after)
+        self._spin = Spin() if spin else None
         self._epoll = select.epoll()
         self._epoll.register(bell, select.EPOLLIN | select.EPOLLET)
 
@@ -111,7 +117,7 @@ class Relay:
         neighbour = self._neighbour
         if neighbour is not None:
             timeout = _sooner(timeout, neighbour.wait(self._clock()))
-        events = self._epoll.poll(timeout, _BATCH)
+        events = self._events(timeout)
         self._now = self._clock()
         rang = False
         for fd, event in events:
@@ -247,6 +253,23 @@ class Relay:
             self._note_end(flow, Closer.TABI, cause, 0)
         self._pipes.close()
         self._epoll.close()
+
+    def _events(self, timeout: float) -> list[tuple[int, int]]:
+        """Wait for events."""
+        spin, poll = self._spin, self._epoll.poll
+        if spin is None or not timeout:
+            return poll(timeout, _BATCH)
+        begin = monotonic()
+        if spin.is_worth_it(timeout):
+            while monotonic() - begin < LENGTH:
+                if events := poll(0, _BATCH):
+                    spin.note_spin(was_vain=False)
+                    return events
+            spin.note_spin(was_vain=True)
+            return poll(timeout, _BATCH)
+        events = poll(timeout, _BATCH)
+        spin.note_wait(monotonic() - begin)
+        return events
 
     def _handle(self, side: Side, event: int) -> None:
         flow, peer = side.flow, side.peer

@@ -30,7 +30,7 @@ from tabi.net.resolver import Resolver
 from tabi.net.watch import Watch
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
-from tabi.relay import make_engine
+from tabi.relay import Engine, make_engine, make_lane_engine
 from tabi.relay.lane import Exhausted, Handover, LaneEngine
 from tabi.server import associate, bind, connect, resolve
 from tabi.server.accounts import Accounts
@@ -169,12 +169,16 @@ class Server:
         """
         self.loop = asyncio.get_running_loop()
         listeners = open_listeners(self.settings.listen) if listeners is None else listeners
-        self.engine: LaneEngine = make_engine(workers=self._workers)
+        self._accepting: LaneEngine | None = None
+        if self._table is None:
+            self.engine: Engine = make_engine(workers=self._workers)
+        else:
+            self.engine = self._accepting = make_lane_engine(workers=self._workers)
         self.engine.start()
         self.tunnels = Tunnels(self.engine)
         self.limits.start(self.engine)
-        if self._table is not None:
-            self.lane.open(self.engine, self._table)
+        if self._table is not None and self._accepting is not None:
+            self.lane.open(self._accepting, self._table)
             if self.accounts is not None:
                 self.accounts.believer = self.lane
         self.loop.add_reader(self.engine.fileno(), self._on_news)
@@ -281,8 +285,7 @@ class Server:
         return Deadlines(self.settings.time.handshake, Session.handshake_expired, loop=self.loop)
 
     def _accept_from(self, listener: socket.socket) -> Acceptor:
-        accepting = None if self._table is None else self.engine
-        return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop, accepting)
+        return Acceptor(listener, self._on_accept, self._on_exhausted, self.loop, self._accepting)
 
     def _engine_failed(self, bug: Exception) -> None:
         """Tell the bug and accept no more: no tunnel that is promised now would ever carry a byte."""

@@ -1,0 +1,33 @@
+"""Which build of the engine runs here: the compiled one where there is one, unless TABI_PURE=1 wants the pure one.
+
+A compiled engine that is older than its source, which only a checkout can have, is not used: whoever changes a line
+shall not test the line that was there before. It is told as a warning, which is an error in the tests.
+"""
+
+import os
+import warnings
+from collections.abc import Callable
+
+from tabi.relay import _sources
+from tabi.relay._engine_py import PureEngine
+from tabi.relay.interface import Engine
+
+__all__ = ["choose"]
+
+_STALE = """\
+the compiled engine is older than its source and is left aside for the pure one; `make setup` builds it anew\
+"""
+
+
+def choose() -> Callable[..., Engine]:
+    """Give the class of the engine to be used."""
+    if os.environ.get("TABI_PURE", "0") not in {"", "0"}:
+        return PureEngine
+    try:
+        from tabi.relay import _engine
+    except ImportError:  # it was not built: there was no compiler
+        return PureEngine
+    if (digest := _sources.digest()) and digest != _engine.DIGEST:
+        warnings.warn(_STALE, RuntimeWarning, stacklevel=2)
+        return PureEngine
+    return _engine.CompiledEngine

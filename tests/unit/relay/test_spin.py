@@ -1,0 +1,71 @@
+"""When to look again before going to sleep: where that pays, and hardly ever where it does not."""
+
+import random
+
+import pytest
+
+from tabi.relay._spin import LENGTH, Spin
+
+QUICK, SLOW = LENGTH / 3, 0.01
+
+
+def spins(spin: Spin, waits: list[float], *, waking: float = LENGTH) -> list[bool]:
+    """Live through waits of so many seconds, a sleep by the time of waking up longer. Say which were spun over."""
+    spun = []
+    for wait in waits:
+        spun.append(spin.is_worth_it(-1))
+        if spun[-1]:
+            spin.note_spin(was_vain=wait > LENGTH)
+        else:
+            spin.note_wait(wait + waking)
+    return spun
+
+
+def vain(spun: list[bool], waits: list[float]) -> int:
+    return sum(did and wait > LENGTH for did, wait in zip(spun, waits, strict=True))
+
+
+def test_it_begins_by_sleeping() -> None:
+    assert not Spin().is_worth_it(-1)
+
+
+def test_quick_answers_are_soon_spun_for_and_all_of_them() -> None:
+    spun = spins(Spin(), [QUICK] * 200)
+    assert not any(spun[:32])
+    assert all(spun[32:])
+
+
+@pytest.mark.parametrize("wait", [SLOW, 10 * LENGTH])
+def test_slow_answers_are_never_spun_for(wait: float) -> None:
+    assert not any(spins(Spin(), [wait] * 1000))
+
+
+def test_when_answers_become_slow_a_few_spins_are_in_vain_and_then_none() -> None:
+    spin = Spin()
+    spins(spin, [QUICK] * 100)
+    spun = spins(spin, [SLOW] * 1000)
+    assert 0 < sum(spun) <= 8
+    assert not any(spun[8:])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.4, 0.5, 0.6, 0.7])
+def test_spins_in_vain_are_rare_whatever_the_mixture(share: float) -> None:
+    """Never on more than a fifth of the waits; where most are slow, on a few of a hundred."""
+    chance = random.Random(7)
+    waits = [QUICK if chance.random() < share else 3 * LENGTH for _ in range(20_000)]
+    wasted = vain(spins(Spin(), waits), waits) / len(waits)
+    assert wasted <= (0.05 if share <= 0.5 else 0.2)
+
+
+def test_a_mixture_with_few_slow_ones_is_spun_for() -> None:
+    chance = random.Random(7)
+    waits = [QUICK if chance.random() < 0.95 else SLOW for _ in range(5000)]
+    spun = spins(Spin(), waits)
+    assert sum(spun) > 0.9 * len(waits)
+
+
+def test_a_timer_that_is_due_sooner_is_not_spun_for() -> None:
+    spin = Spin()
+    spins(spin, [QUICK] * 100)
+    assert spin.is_worth_it(1.0)
+    assert not spin.is_worth_it(LENGTH / 2)
