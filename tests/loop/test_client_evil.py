@@ -31,7 +31,7 @@ from tabi.wire.socks5 import Method
 BOUND = Endpoint.parse("192.0.2.1:4321")
 TARGET = ("target.example", 80)
 BANNER = b"220 hello\r\n"
-SHORT = 0.5  # seconds: the time limit of a test that waits for it
+SHORT = 1.5  # seconds: the time limit of tests that wait for it, long enough to come as far as they want
 LOGIN = "alice:sesame@"
 PARTS: dict[str, Part] = {
     "socks4a": socks4_server(BOUND),

@@ -139,7 +139,7 @@ def test_a_proxy_that_closes_or_is_silent_is_a_general_error(module: ModuleType)
         proxied(module, (str(where.host), where.port)).connect(("127.0.0.1", 9))
     with EvilPeer(part, stall(Stage.REQUEST)).listening() as where:
         sock = proxied(module, (str(where.host), where.port))
-        sock.settimeout(0.2)
+        sock.settimeout(1.5)
         with pytest.raises(module.GeneralProxyError) as caught:
             sock.connect(("127.0.0.1", 9))
         assert isinstance(caught.value.socket_err, TimeoutError)
@@ -304,6 +304,10 @@ def test_a_replaced_socket_class_leaves_others_alone(monkeypatch: pytest.MonkeyP
         with one, two:
             one.sendall(b"x")
             assert two.recv(1) == b"x"
+        with socket.socket(socket.AF_UNIX) as local, socket.socket(socket.AF_UNIX) as sock:
+            local.bind("")  # a free abstract address (unix(7))
+            local.listen()
+            sock.connect(local.getsockname())
         with socket.create_server(("127.0.0.1", 0)) as listener:
             with socket.create_connection(listener.getsockname(), PATIENCE) as sock:
                 accepted, _ = listener.accept()
