@@ -1,8 +1,11 @@
-"""What the log leaves out when it is told to."""
+"""What the log leaves out when it is told to, and what it says of a refusal."""
+
+import pytest
 
 from helpers.serving import serving
 from helpers.socks import ask5, connect5, read_all
 from helpers.targets import target
+from tabi.config.load import load_text
 from tabi.config.settings import LogSettings
 from tabi.policy.verdict import Context, Grants, Request, Verdict
 
@@ -35,3 +38,27 @@ def test_targets_can_be_left_out_of_the_log_with_the_errors_that_name_them() -> 
         assert len(server.lines) == 2
         assert "nowhere" not in str(server.lines)
         assert str(there[1]) not in str(server.lines)
+
+
+@pytest.mark.parametrize(
+    ("rule", "note"),
+    [
+        ("", "policy: no rule matched"),
+        ('refuse = "ttl-expired"', 'policy: refused by rule "r"'),
+        (
+            'allow = true\nauth = "password"',
+            'policy: refused by rule "r": the rule is for clients that log in with a password, and this one has not',
+        ),
+        (
+            "allow = true\nliterals = false",
+            'policy: refused by rule "r": the rule takes names only, the target is an address',
+        ),
+    ],
+)  # fmt: skip
+def test_the_line_of_a_refusal_says_what_would_do(rule: str, note: str) -> None:
+    rules = load_text(f'[[rule]]\nname = "r"\n{rule}\n' if rule else "", "tabi.toml").rules
+    with serving(policy=rules) as server:
+        sock, reply, _, _ = ask5(server.address, 1, "127.0.0.1", 9)
+        sock.close()
+        assert reply != 0
+        assert server.line(why="policy")["note"] == note

@@ -82,8 +82,20 @@ class Table:
 _YEARS = 10_000 * 86400.0  # seconds: a limit that nobody will meet
 
 _LIMITS = (
-    Key(name="sessions", kind=count(1, 1 << 30), default="no limit", example="100", help="Sessions at once."),
-    Key(name="rate", kind=rate, default="no limit", example='"5/s"', help="New sessions per second."),
+    Key(
+        name="sessions",
+        kind=count(1, 1 << 30),
+        default="no limit",
+        example="100",
+        help="Sessions at once. One more is refused, and logged as `limit:user-sessions` or `limit:rule-sessions`.",
+    ),
+    Key(
+        name="rate",
+        kind=rate,
+        default="no limit",
+        example='"5/s"',
+        help="New sessions per second. More are refused, and logged as `limit:user-rate` or `limit:rule-rate`.",
+    ),
     Key(
         name="bandwidth",
         kind=bandwidth,
@@ -96,7 +108,7 @@ _LIMITS = (
         kind=duration(1, _YEARS),
         default="no limit",
         example='"8 h"',
-        help="How long one session may last.",
+        help="How long one session may last. Its end is logged as `limit:user-lifetime` or `limit:rule-lifetime`.",
     ),
 )
 """For the whole server, all workers together."""
@@ -210,7 +222,8 @@ _TIME = Table(
 
 _CAP = Table(
     name="cap",
-    help="How many connections at once. A client is an IPv4 address or an IPv6 /64.",
+    help="How many connections at once; one more is closed, and logged as `cap:NAME`. "
+    "A client is an IPv4 address or an IPv6 /64.",
     keys=(
         Key(name="connections", kind=count(1, 1 << 30), default="65536", help="In total."),
         Key(name="per_client", kind=count(1, 1 << 30), default="16384", help="Of one client."),

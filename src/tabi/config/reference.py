@@ -14,8 +14,9 @@ _INTRO = """\
 # The configuration file
 
 One TOML file, read by `tabi serve --config FILE`. `tabi check FILE` tells all errors at once, `tabi explain` which rule
-would decide a request, and `tabi config` prints a fresh file. This page is made from the same table of keys that the
-server checks the file by (`tabi config --reference`).
+would decide a request, and `tabi config` prints a fresh file. What ended a session, and what to do then, is told by
+[the log](log.md). This page is made from the same table of keys that the server checks the file by
+(`tabi config --reference`).
 
 - A **duration** is a number of seconds, or text such as `"30s"`, `"5 min"`, `"1h 30min"`, `"2 days"`.
 - A **bandwidth** is a number of bytes per second, or text such as `"10 MB/s"`, `"512 KiB/s"`, `"100 Mbit/s"`.
@@ -57,12 +58,8 @@ def _table(table: Table) -> Iterator[str]:
         yield key.help
         yield ""
         yield f"- accepted: {key.kind.accepted}{unit}{several}{negatable}"
-        if key.required:
-            yield "- has to be there"
-        elif key.default:
-            yield f"- default: {_code(key)}"
-        if key.example:
-            yield f"- example: `{key.name} = {key.example}`"
+        yield "- has to be there" if key.required else f"- default: {_code(key)}"
+        yield f"- example: `{key.name} = {key.example or key.default}`"
         yield ""
 
 
@@ -73,7 +70,7 @@ def _title(table: Table) -> str:
 
 
 def _code(key: Key) -> str:
-    return f"`{key.default}`" if _is_toml(key) else key.default
+    return f"`{key.default}`" if _is_toml(key) else key.default or "none"
 
 
 def _is_toml(key: Key) -> bool:

@@ -144,5 +144,14 @@ class Verdict:
     note: str = ""
     tentative: bool = False
 
+    def refusal(self, since: str = "") -> str:
+        """Say for the log what refused a request, and what would do.
+
+        Args:
+            since: when: what stands behind the name of the rule.
+        """
+        what = f'refused by rule "{self.rule}"' if self.number else self.rule
+        return f"{what}{f' {since}' if since else ''}{f': {self.note}' if self.note else ''}"
+
 
 Policy: TypeAlias = Callable[[Request, Context], Verdict]

@@ -65,7 +65,7 @@ class Judgement:
         verdict = self.judge(request)
         self._notes.note_verdict(verdict)
         if not verdict.allow:
-            raise DeniedError(f'refused by rule "{verdict.rule}"', reply=verdict.reply)
+            raise DeniedError(verdict.refusal(), reply=verdict.reply)
         self.claims.claim_user(self._context.user)
         if not verdict.tentative:
             self.claims.claim_rule(verdict)
@@ -147,7 +147,7 @@ class Judgement:
         verdict = self.judge(Request(event.command, event.target, address))
         self._notes.note_verdict(verdict)
         if not verdict.allow:
-            raise DeniedError(f'refused by rule "{verdict.rule}" since the reload', reply=verdict.reply)
+            raise DeniedError(verdict.refusal("since the reload"), reply=verdict.reply)
         self.claims.carry(verdict.rule)
         self._granted[address] = verdict
 

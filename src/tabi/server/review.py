@@ -111,7 +111,7 @@ class Review:
         verdict = self._server.policy(request, context)
         if verdict.allow:
             return verdict
-        return f'refused by rule "{verdict.rule}" since the reload' + (f": {verdict.note}" if verdict.note else "")
+        return verdict.refusal("since the reload")
 
     def _limits(self, flow: int, facts: Facts, verdict: Verdict) -> FlowLimits:
         """Say what a tunnel has to keep to, and know it as what the rule makes of it that allows it now."""

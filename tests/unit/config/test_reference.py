@@ -1,12 +1,13 @@
 """What the table of keys makes: the reference page, a fresh file; and that it says of defaults what is true."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from helpers.plain import plain_configuration
-from tabi.config.keys import TABLES
+from tabi.config.keys import TABLES, Key
 from tabi.config.load import load_text
 from tabi.config.reference import fresh_file, reference
 
@@ -24,6 +25,14 @@ def test_reference_page_is_current() -> None:
 def test_every_key_is_in_the_reference_with_what_is_accepted(table: object, key: object) -> None:
     assert getattr(key, "help") in reference()  # noqa: B009
     assert key.kind.accepted in reference()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("table", "key"), KEYS, ids=NAMES)
+def test_every_key_is_shown_by_an_example_that_can_be_read(table: object, key: Key) -> None:
+    """Where the reference takes the default for one, that is TOML as well."""
+    value = tomllib.loads(f"x = {key.example or key.default}")["x"]
+    for one in value if key.many and isinstance(value, list) else [value]:
+        key.kind.read(one)
 
 
 def test_fresh_file_loads_without_a_word() -> None:
