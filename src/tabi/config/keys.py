@@ -1,7 +1,7 @@
 """The one table of keys: what a configuration may hold. Validation, hints, the reference and `tabi config` read it."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, get_args
 
 from tabi.config import kinds
 from tabi.config.hosts import host, network
@@ -9,6 +9,7 @@ from tabi.config.kinds import Kind, bandwidth, count, duration, flag, rate, text
 from tabi.config.times import week_time
 from tabi.errors import Reply
 from tabi.policy.criteria import COMMAND_WORDS
+from tabi.policy.verdict import LogLevel
 from tabi.wire.socks5 import Method
 from tabi.wire.version import Version
 
@@ -313,6 +314,12 @@ _LOG = Table(
             help="How a line looks.",
         ),
         Key(name="targets", kind=flag, default="true", help="Whether it says where the client went."),
+        Key(
+            name="level",
+            kind=word({one: one for one in ("debug", "info", "warning")}),
+            default='"info"',
+            help="The least that is written. A session has the level that its rule gives it by `log`, else `info`.",
+        ),
     ),
 )
 
@@ -499,8 +506,9 @@ _RULE = Table(
             help="Serve anybody on the Internet without authentication. Without it a file that would is refused.",
         ),
         Key(
-            name="log", kind=flag, default="true", example="false",
-            help="Whether such a session leaves a line in the log.",
+            name="log", kind=word({one: one for one in get_args(LogLevel)}), default='"info"', example='"warning"',
+            help="Level of the line that such a session leaves in the log; it stands in the line unless it is `info`. "
+            "`level` of `[log]` says which are written. `none` leaves no line.",
         ),
         Key(
             name="any_peer", kind=flag, default="false", example="true",

@@ -10,6 +10,7 @@ from typing import Literal
 from tabi.addr import Address, Endpoint
 from tabi.errors import ConfigError
 from tabi.policy.networks import NetworkSet
+from tabi.policy.verdict import LogLevel
 
 __all__ = ["BindSettings", "Caps", "LogSettings", "Settings", "TimeLimits", "UdpSettings"]
 
@@ -124,10 +125,12 @@ class LogSettings:
     Args:
         format: of session lines.
         targets: whether they say where a client went.
+        level: of the least that is written; rules say which level their sessions have.
     """
 
     format: Literal["text", "json"] = "text"
     targets: bool = True
+    level: LogLevel = "info"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,10 @@ from tabi.errors import Reply
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
-__all__ = ["NO_GRANTS", "Context", "Grants", "Limits", "Policy", "Request", "Verdict"]
+__all__ = ["NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Policy", "Request", "Verdict"]
+
+LogLevel: TypeAlias = Literal["none", "debug", "info", "warning"]
+"""How much a session's line matters, by growing weight; none: it leaves no line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class Grants:
         idle: seconds without a byte before a tunnel is cut; None: the server's.
         half_open: the same with one direction closed; None: the server's.
         limits: shared by all sessions that the rule allows.
-        log: whether the session leaves a line.
+        log: level of the session's line.
     """
 
     any_peer: bool = False
@@ -115,7 +118,7 @@ class Grants:
     idle: float | None = None
     half_open: float | None = None
     limits: Limits = Limits()
-    log: bool = True
+    log: LogLevel = "info"
 
 
 NO_GRANTS = Grants()

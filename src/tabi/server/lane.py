@@ -270,7 +270,7 @@ class ExpressLane:
             rule=verdict.rule,
             reply=int(Reply.SUCCEEDED),
             lifetime=terms.limit,
-            quiet=not grants.log,
+            level=grants.log,
         )
         connect = self._server.settings.time.connect if grants.connect is None else grants.connect
         return Permit(

@@ -3,7 +3,7 @@
 import time
 
 from tabi.addr import Endpoint
-from tabi.policy.verdict import Verdict
+from tabi.policy.verdict import LogLevel, Verdict
 from tabi.server.record import Facts
 
 __all__ = ["Notes"]
@@ -14,7 +14,7 @@ class Notes:
 
     __slots__ = (
         "_accepted", "_answered", "_began", "_client", "_listener", "_number", "_requested", "_resolved", "command",
-        "lifetime", "method", "quiet", "reply", "rule", "socks", "target", "to", "user", "userid", "verdict",
+        "level", "lifetime", "method", "reply", "rule", "socks", "target", "to", "user", "userid", "verdict",
     )  # fmt: skip
 
     def __init__(self, number: int, client: Endpoint, listener: Endpoint, *, age: float = 0.0) -> None:
@@ -38,7 +38,7 @@ class Notes:
         self.rule = ""
         self.reply = -1
         self.lifetime = ""
-        self.quiet = False
+        self.level: LogLevel = "info"
 
     @property
     def has_request(self) -> bool:
@@ -61,7 +61,7 @@ class Notes:
         """Have the line say what policy said last, or stay away where the rule wants none."""
         self.verdict = "allow" if verdict.allow else "refuse"
         self.rule = verdict.rule
-        self.quiet = not verdict.grants.log
+        self.level = verdict.grants.log
 
     def milliseconds(self) -> float:
         """Age since accept."""
@@ -88,7 +88,7 @@ class Notes:
             resolve=_ms(self._requested, self._resolved),
             connect=_ms(self._resolved or self._requested, self._answered),
             lifetime=self.lifetime,
-            quiet=self.quiet,
+            level=self.level,
         )
 
 

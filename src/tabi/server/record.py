@@ -8,9 +8,10 @@ import json
 import marshal
 import time
 from functools import lru_cache
-from typing import Final, Literal, NamedTuple, Self, TypeAlias
+from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from tabi.addr import token
+from tabi.policy.verdict import LogLevel
 from tabi.relay.lane import Tail
 from tabi.server.outcome import Outcome
 
@@ -23,10 +24,13 @@ Fields: TypeAlias = dict[str, str | int | float]
 LONGEST: Final = 4095
 _SHARE: Final = 240  # of a line that would be longer, for each of its fifteen texts
 
+_USUAL: Final = "info"  # the level that lines do not name
+_WEIGHT: Final = {level: weight for weight, level in enumerate(get_args(LogLevel))}
+
 # Fields that are numbers, addresses of sockets or words of ours: never more than one word, whatever the wire brings.
 _OURS: Final = frozenset({
     "session", "client", "listener", "socks", "method", "verdict", "reply", "up", "down", "handshake_ms", "resolve_ms",
-    "connect_ms", "total_ms", "by", "why",
+    "connect_ms", "total_ms", "by", "why", "level",
 })  # fmt: skip
 
 
@@ -52,7 +56,7 @@ class Facts(NamedTuple):
         resolve: from the request to the first address.
         connect: from there to the reply.
         lifetime: the limit that ends the session when its lifetime is over: user-lifetime or rule-lifetime.
-        quiet: the rule wants no line.
+        level: of the line.
     """
 
     session: int
@@ -73,7 +77,11 @@ class Facts(NamedTuple):
     resolve: float = -1.0
     connect: float = -1.0
     lifetime: str = ""
-    quiet: bool = False
+    level: LogLevel = "info"
+
+    def is_heard(self, level: LogLevel) -> bool:
+        """Say whether the session leaves a line in a log of this level."""
+        return _WEIGHT[self.level] >= max(_WEIGHT[level], 1)
 
     @property
     def before_relay(self) -> float:
@@ -140,12 +148,10 @@ def _size(text: str) -> int:
 
 
 def _fields(facts: Facts, outcome: Outcome) -> Fields:
-    fields: Fields = {
-        "time": _iso(facts.accepted + outcome.total / 1000),
-        "session": facts.session,
-        "client": facts.client,
-        "listener": facts.listener,
-    }
+    fields: Fields = {"time": _iso(facts.accepted + outcome.total / 1000)}
+    if facts.level != _USUAL:
+        fields["level"] = facts.level
+    fields |= {"session": facts.session, "client": facts.client, "listener": facts.listener}
     if facts.user:
         fields["user"] = facts.user.decode("utf-8", "backslashreplace")
     if facts.userid:

@@ -116,7 +116,7 @@ class Review:
     def _limits(self, flow: int, facts: Facts, verdict: Verdict) -> FlowLimits:
         """Say what a tunnel has to keep to, and know it as what the rule makes of it that allows it now."""
         terms = self._server.limits.terms(facts.user, verdict)
-        known = facts._replace(rule=verdict.rule, lifetime=terms.limit, quiet=not verdict.grants.log)
+        known = facts._replace(rule=verdict.rule, lifetime=terms.limit, level=verdict.grants.log)
         if known != facts:
             self._server.limits.move(facts.rule, verdict.rule)
             self._server.tunnels.amend(flow, known)

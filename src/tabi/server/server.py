@@ -448,7 +448,7 @@ class Server:
         if session.tally is not None:
             up, down, note = session.tally()
             outcome = outcome._replace(up=up, down=down, note="; ".join(filter(None, (outcome.note, note))))
-        if facts.quiet:
+        if not facts.is_heard(self.settings.log.level):
             return
         if facts.command and outcome.why not in _REFUSALS:
             self._write(self._line(facts, outcome))
@@ -499,7 +499,7 @@ class Server:
             self.limits.release("rule", facts.rule.encode())
             if facts.user is not None:
                 self.limits.release("user", facts.user)
-            if not facts.quiet:
+            if facts.is_heard(self.settings.log.level):
                 lines.append(self._line(facts, relayed(end, facts.before_relay, facts.lifetime, note)))
         if lines:
             self._write("\n".join(lines))

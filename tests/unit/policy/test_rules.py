@@ -88,11 +88,11 @@ def test_nothing_matches_is_refused() -> None:
     assert not judge([], request("b.example")).allow
 
 
-def test_refusing_rule_says_its_reply_and_whether_it_is_logged() -> None:
-    rules = [rule("a", allow=False, reply=Reply.TTL_EXPIRED, grants=Grants(log=False))]
+def test_refusing_rule_says_its_reply_and_how_it_is_logged() -> None:
+    rules = [rule("a", allow=False, reply=Reply.TTL_EXPIRED, grants=Grants(log="warning"))]
     verdict = judge(rules, request("a.example"))
     assert verdict.reply is Reply.TTL_EXPIRED
-    assert not verdict.grants.log
+    assert verdict.grants.log == "warning"
 
 
 def test_unmet_auth_refuses_and_is_not_passed_on() -> None:
