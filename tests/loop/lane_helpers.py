@@ -18,6 +18,9 @@ from tabi.relay.rows import Rows
 
 C = TypeVar("C", Ask, Handover, Exhausted)
 
+LANES = ["pure"]
+"""The builds that have a lane."""
+
 ALL, CLIENT, HANDSHAKES, USER, RULE, NUMBERS = range(6)
 NO_LIMIT = -1
 LOGIN = b"\x01\x05alice\x06secret"  # RFC 1929 section 2

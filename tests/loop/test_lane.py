@@ -11,17 +11,17 @@ from helpers.socks import read_all, read_exactly, read_reply5, request4, request
 from helpers.targets import target
 from helpers.tcp_table import full_backlog
 from loop.engine_helpers import is_reset, until
-from loop.lane_helpers import GREETING, LOGIN, WITH_PASSWORD, Lane, connect5, opened, permit
+from loop.lane_helpers import GREETING, LANES, LOGIN, WITH_PASSWORD, Lane, connect5, opened, permit
 from tabi.relay import Cause, FlowLimits
 from tabi.relay.lane import NONE, PASSWORD, Ask, Handover, Tail
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-@pytest.fixture
-def build() -> str:
-    """The one build that has a lane."""
-    return "pure"
+@pytest.fixture(params=LANES)
+def build(request: pytest.FixtureRequest) -> str:
+    """Name each build that has a lane."""
+    return str(request.param)
 
 
 def greeted(lane: Lane, greeting: bytes = GREETING) -> socket.socket:
@@ -311,8 +311,8 @@ def test_a_rule_that_is_full_is_the_control_planes_to_tell(build: str) -> None:
         lane.door()
         first, ask = asking(lane, there)
         lane.engine.answer(ask.arrival, permit(there, limit=1))
+        assert read_reply5(first)[0] == 0
         with first, lane.client(GREETING + connect5(there)):
-            read_reply5(first)
             handover = lane.next(Handover)
             assert (handover.counted, handover.sent, handover.outbound) == (True, 2, -1)
             assert lane.counts() == (2, 2, 0, 0, 1)

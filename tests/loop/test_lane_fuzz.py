@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from helpers.socks import read_exactly, request4, request5
 from loop.engine_helpers import until
-from loop.lane_helpers import LOGIN, Lane, opened, permit
+from loop.lane_helpers import LANES, LOGIN, Lane, opened, permit
 from tabi.addr import Endpoint, Name
 from tabi.errors import Reply
 from tabi.machine.base import Failed, NeedData
@@ -50,6 +50,12 @@ class Played:
     out: bytes
     relayed: bytes | None = None
     by_lane: bool = False
+
+
+@pytest.fixture(params=LANES)
+def build(request: pytest.FixtureRequest) -> str:
+    """Name each build that has a lane."""
+    return str(request.param)
 
 
 @pytest.fixture
