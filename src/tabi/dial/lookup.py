@@ -65,7 +65,8 @@ class _LookUp:
         assert isinstance(fact.wish, Resolve)
         if isinstance(fact, Failed):
             self._failures.append(fact.error)
-        elif isinstance(fact.value, tuple):
+        else:
+            assert isinstance(fact.value, tuple)
             usable = map(unmap, fact.value)
             # blocking name servers answer 0.0.0.0 or ::, which to a proxy would be itself
             self._found[fact.wish] = tuple(one for one in usable if not one.is_unspecified)

@@ -109,7 +109,7 @@ Wish: TypeAlias = Cancellable | Cancel | Close
 class Done:
     """A wish came true; `value` as its class says."""
 
-    wish: Wish
+    wish: Cancellable
     value: object = None
 
 
@@ -117,7 +117,7 @@ class Done:
 class Failed:
     """A wish failed."""
 
-    wish: Wish
+    wish: Cancellable
     error: TabiError
 
 

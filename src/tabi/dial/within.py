@@ -50,7 +50,7 @@ class _Limited(Generic[T]):
             while True:
                 self._note(batch)
                 fact = yield batch
-                self._forget(fact.wish)
+                self._under_way.pop(fact.wish, None)
                 batch = self._plan.throw(self._over()) if fact.wish is self._deadline else self._plan.send(fact)
         except StopIteration as stop:
             result: T = stop.value
@@ -59,13 +59,9 @@ class _Limited(Generic[T]):
     def _note(self, batch: tuple[Wish, ...]) -> None:
         for wish in batch:
             if isinstance(wish, Cancel):
-                self._forget(wish.wish)
+                self._under_way.pop(wish.wish, None)
             elif not isinstance(wish, Close):
                 self._under_way[wish] = None
-
-    def _forget(self, wish: Wish) -> None:
-        if not isinstance(wish, Cancel | Close):
-            self._under_way.pop(wish, None)
 
     def _rest(self) -> tuple[Wish, ...]:
         # A plan is resumed by a fact only, and Cancel has none; that of Sleep(0) comes at once.

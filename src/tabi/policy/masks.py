@@ -52,9 +52,6 @@ class Table(Generic[K]):
         self._few = {key: tuple(places) for key, places in lists.items() if len(places) <= _FEW}
         self._many = {key: mask(places) for key, places in lists.items() if len(places) > _FEW}
 
-    def __bool__(self) -> bool:
-        return bool(self._few or self._many)
-
     def get(self, key: K) -> int:
         """Give the rules under a key."""
         rules = self._many.get(key, 0)

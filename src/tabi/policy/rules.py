@@ -179,8 +179,7 @@ def _told(step: _Step, rule: Rule, request: Request, context: Context) -> tuple[
             return "undecided", "each datagram is judged with its own target"
         case _Step.UNDECIDED:
             return "undecided", f"{request.shown} is not looked up yet"
-        case _Step.YES:
-            return "yes", rule.unmet(request, context)
+    return "yes", rule.unmet(request, context)
 
 
 def _decide(number: int, rule: Rule, request: Request, context: Context, *, tentative: bool) -> Verdict:
