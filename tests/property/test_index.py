@@ -1,13 +1,13 @@
 """What a rule list answers by its index, against the same list walked rule by rule."""
 
 import re
-from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.odd import Odd
 from tabi.addr import Endpoint, parse_host
 from tabi.policy import masks, tables
 from tabi.policy.criteria import (
@@ -19,7 +19,6 @@ from tabi.policy.criteria import (
     Ports,
     Target,
     Times,
-    Truth,
     Userids,
     Users,
 )
@@ -41,19 +40,6 @@ CLIENTS = ["198.51.100.1", "198.51.100.200", "10.0.0.9", "127.0.0.1", "2001:db8:
 CLIENT_NETWORKS = ["198.51.100.0/25", "198.51.100.0/24", "10.0.0.0/8", "0.0.0.0/0", "2001:db8::/64"]
 LISTENERS = tuple(map(Endpoint.parse, ("0.0.0.0:1080", "203.0.113.1:1080", "203.0.113.1:1081")))
 OWN = PrivateNetworks(own=[ip_address("1.2.4.4")])
-
-
-@dataclass(frozen=True)
-class Odd:
-    """A criterion of a kind that the index does not know."""
-
-    truth: Truth
-
-    def test(self, _request: Request, _context: Context) -> Truth:
-        return self.truth
-
-    def why_not(self, _request: Request, _context: Context) -> str:
-        return "odd"
 
 
 def some(words: list[str]) -> st.SearchStrategy[list[str]]:

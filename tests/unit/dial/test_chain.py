@@ -12,7 +12,7 @@ from tabi.dial import chain
 from tabi.dial.chain import Bound
 from tabi.dial.direct import direct
 from tabi.dial.hop import Hop, Scheme
-from tabi.dial.wishes import Connection, Open, Plan, Resolve
+from tabi.dial.wishes import Connection, Open, Plan, Read, Resolve
 from tabi.errors import (
     DeniedError,
     DialError,
@@ -331,6 +331,20 @@ def test_a_proxy_that_ends_at_any_offset_is_named_and_worth_another_try(length: 
     assert way.blamed.retryable
     assert way.blamed.stage is (Stage.GREETING if length < 2 else Stage.REQUEST)
     assert way.blamed.hop is not None
+
+
+WHOLE_HTTP = b"HTTP/1.1 200 OK\r\n\r\n"
+
+
+@pytest.mark.parametrize("ends", [b"", DialError("reset by peer", stage=Stage.NEGOTIATE)], ids=["close", "reset"])
+@pytest.mark.parametrize("length", range(len(WHOLE_HTTP)))
+def test_a_proxy_for_http_that_ends_at_any_offset_is_told_likewise(length: int, ends: bytes | TabiError) -> None:
+    way = Way([hop(Scheme.HTTP)], http_proxy(answer=WHOLE_HTTP[:length]), ends=ends, cut=each_byte)
+    assert type(way.blamed) is ProxyProtocolError
+    assert way.blamed.retryable
+    assert way.blamed.stage is Stage.REQUEST
+    assert way.blamed.hop is not None
+    assert all(it.size for _, it in way.clock.transcript if isinstance(it, Read))  # the end is seen by looking
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,26 @@ def test_port_0_is_refused() -> None:
             Reply.HOST_UNREACHABLE,
             False,
         ),
+        # one field of two says something about the target
+        (
+            b"HTTP/1.1 502 x\r\nProxy-Status: q; received-status=502\r\nProxy-Status: p; error=dns_timeout\r\n\r\n",
+            DialError,
+            Reply.HOST_UNREACHABLE,
+            True,
+        ),
+        # what is not about the target leaves it to the status
+        (
+            b"HTTP/1.1 504 x\r\nProxy-Status: p; error=proxy_internal_error\r\n\r\n",
+            DialTimeoutError,
+            Reply.TTL_EXPIRED,
+            True,
+        ),
+        (
+            b"HTTP/1.1 403 Forbidden\r\nX-Squid-Error: ERR_TOO_BIG 0\r\n\r\n",
+            DeniedError,
+            Reply.NOT_ALLOWED,
+            False,
+        ),
     ],
 )
 def test_refusals_are_told_apart(answer: bytes, kind: type[TabiError], reply: Reply, retryable: bool) -> None:
@@ -157,6 +177,12 @@ def test_407_is_about_credentials(fields: bytes, credentials: BasicCredentials |
     assert isinstance(error, AuthError)
     assert error.stage is Stage.AUTH
     assert text in str(error)
+
+
+def test_an_answer_without_a_reason_is_told_by_its_status() -> None:
+    """RFC 9112 section 4: the reason may be absent."""
+    for answer in (b"HTTP/1.1 502 \r\n\r\n", b"HTTP/1.1 502\r\n\r\n"):
+        assert str(refused(answer)) == "proxy answered 502"
 
 
 def test_what_the_proxy_says_is_escaped() -> None:

@@ -2,9 +2,12 @@
 
 import pytest
 
+from helpers.odd import Odd
 from tabi.config.load import load_text
 from tabi.policy import covering
 from tabi.policy.covering import Covered, find_covered
+from tabi.policy.rule import Rule
+from tabi.policy.rules import RuleList
 
 HEAD = """
 listen = ["127.0.0.1:1080"]
@@ -55,12 +58,15 @@ ALLOW, REFUSE = "allow = true", "refuse = 'not-allowed'"
         (f"{REFUSE}; command = ['connect', 'bind']", f"{ALLOW}; command = 'bind'"),
         (f"{REFUSE}; time = 'Mon-Fri'", f"{ALLOW}; time = 'Tue 08:00-09:00'"),
         (f"{REFUSE}; userid = ['a', 'b']", f"{ALLOW}; userid = 'b'"),
+        (f"{REFUSE}; userid = '!a'", f"{ALLOW}; userid = ['b', '!a', '!c']"),
         (f"{REFUSE}; listener = '127.0.0.1:1080'", f"{ALLOW}; listener = '127.0.0.1:1080'; to = '*.example'"),
         (f"{REFUSE}; to = ['*.example', '!a.example']", f"{ALLOW}; to = ['b.example', '!a.example']"),
+        (f"{REFUSE}; to = '!a.example'", f"{ALLOW}; to = ['b.example', '!a.example']"),
         (f"{ALLOW}; to = '0.0.0.0/0'", f"{ALLOW}; to = '8.8.8.8'"),
         (f"{ALLOW}; to = '0.0.0.0/0'", f"{REFUSE}; to = '8.8.8.8'"),
         (f"{ALLOW}; to = '*.example'", f"{ALLOW}; to = 'a.example'"),
         (f"{ALLOW}; to = '10.0.0.0/8'", f"{ALLOW}; to = '10.1.0.0/16'"),
+        (f"{ALLOW}; to = '@private'", f"{ALLOW}; to = '@private'; port = 80"),
     ],
 )
 def test_rule_within_an_earlier_one_is_found(earlier: str, later: str) -> None:
@@ -82,6 +88,7 @@ def test_rule_within_an_earlier_one_is_found(earlier: str, later: str) -> None:
         (f"{ALLOW}; user = '!bob'", f"{REFUSE}; user = '!bob'"),
         (f"{REFUSE}; user = ['alice', 'bob']", f"{REFUSE}; user = '!bob'"),
         (f"{REFUSE}; userid = 'b'", f"{ALLOW}; userid = 'b*'"),
+        (f"{REFUSE}; userid = '!a'", f"{ALLOW}; userid = '!b'"),
         (f"{REFUSE}; version = '4'", f"{ALLOW}; command = 'bind'"),
         # an earlier rule that allows is passed over for private addresses that it does not open
         (ALLOW, REFUSE),
@@ -96,6 +103,18 @@ def test_rule_within_an_earlier_one_is_found(earlier: str, later: str) -> None:
 )
 def test_rule_that_matters_is_not_blamed(earlier: str, later: str) -> None:
     assert covered(earlier, later) == []
+
+
+def test_rule_with_a_criterion_of_an_unknown_kind_covers_none() -> None:
+    """Nobody can say which of two such criteria is the wider one, were they equal."""
+    rules = [Rule(name=name, allow=False, criteria=(Odd(truth=True),)) for name in ("earlier", "later")]
+    assert find_covered(RuleList(rules), USERS).pairs == ()
+
+
+def test_sample_that_a_rule_leaves_out_itself_says_nothing_about_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(covering, "_FEW", 0)  # samples alone say what is compared
+    earlier = f"{REFUSE}; to = ['*.example', '!a.example']"
+    assert covered(earlier, f"{ALLOW}; to = ['a.example', 'b.example', '!a.example']") == [(1, 0)]
 
 
 def test_ten_thousand_rules_are_compared_in_no_time() -> None:

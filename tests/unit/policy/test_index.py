@@ -1,12 +1,15 @@
 """What the index of rules does beside its tables; tests/property/test_index.py compares it with the walk."""
 
-from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
+from helpers.odd import Odd
 from tabi.addr import Endpoint
-from tabi.policy.criteria import Ports, Truth
+from tabi.policy import tables
+from tabi.policy.criteria import Hosts, Ports, Target, Truth
+from tabi.policy.names import NameSet
+from tabi.policy.networks import NetworkSet
 from tabi.policy.rule import Rule
 from tabi.policy.rules import RuleList
 from tabi.policy.spans import Spans
@@ -15,21 +18,8 @@ from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
 
-@dataclass(frozen=True)
-class Odd:
-    """A criterion of a kind that the index does not know."""
-
-    truth: Truth
-
-    def test(self, _request: Request, _context: Context) -> Truth:
-        return self.truth
-
-    def why_not(self, _request: Request, _context: Context) -> str:
-        return "odd"
-
-
-def judge(*rules: Rule) -> Verdict:
-    asked = Request(Command.CONNECT, Endpoint.parse("203.0.113.9:443"))
+def judge(*rules: Rule, to: str = "203.0.113.9:443") -> Verdict:
+    asked = Request(Command.CONNECT, Endpoint.parse(to))
     client = Endpoint(ip_address("198.51.100.1"), 4000)
     context = Context(client, Endpoint.parse("192.0.2.1:1080"), Version.SOCKS5, Method.NONE)
     verdict = RuleList(rules)(asked, context)
@@ -53,3 +43,16 @@ def test_each_of_two_criteria_of_a_kind_must_match() -> None:
     web, low = Ports(Spans([(443, 444)]), "443"), Ports(Spans([(1, 100)]), "1-99")
     assert not judge(Rule(name="both", allow=True, criteria=(web, low))).allow
     assert judge(Rule(name="both", allow=True, criteria=(web, web))).allow
+
+
+@pytest.mark.parametrize(
+    ("to", "number"),
+    [("a.example:443", 1), ("b.example:443", 2), ("203.0.113.9:443", 2), ("203.0.114.9:443", 0)],
+)
+def test_large_set_has_the_same_members(monkeypatch: pytest.MonkeyPatch, to: str, number: int) -> None:
+    monkeypatch.setattr(tables, "_MOST_FILED", 0)  # every set is too large to be taken apart
+    names = Target(within=(Hosts(names=NameSet(["a.example"])),))
+    networks = Target(within=(Hosts(networks=NetworkSet([ip_network("203.0.113.0/24")])),))
+    rules = [Rule(name="of a set", allow=True, criteria=(one,), target=one) for one in (names, networks)]
+    verdict = judge(*rules, to=to)
+    assert (verdict.number, verdict.tentative) == (number, to == "b.example:443")  # it may lead into the network

@@ -44,6 +44,17 @@ def test_plainly_covered_patterns_are_covered(patterns: list[str], asked: str) -
     assert NameSet(patterns).covers(asked)
 
 
+def test_pattern_with_other_wildcards_is_not_said_to_be_covered() -> None:
+    assert not NameSet(["m*.example"]).covers("mail-?.example")
+    assert not NameSet(["mail-?.example"]).covers("m*.example")
+
+
+def test_name_with_all_that_a_pattern_has_but_in_another_order_is_not_meant() -> None:
+    names = NameSet(["mail*.example"])
+    assert Name("mail2.example") in names
+    assert Name("x.example.mail") not in names
+
+
 def test_suffix_does_not_mean_the_name_itself() -> None:
     names = NameSet(["*.example.org"])
     assert Name("a.b.example.org") in names

@@ -84,6 +84,10 @@ def test_carried_address_is_as_private_as_itself(inner: object) -> None:
         assert (ip_address(outer) in PRIVATE) == private, ip_address(outer)
 
 
+def test_ipv4_address_carries_none() -> None:
+    assert embedded_ipv4(ip_address("192.0.2.1")) is None
+
+
 @given(st.ip_addresses(v=4), st.integers(0, 32))
 def test_carried_network_has_all_carried_addresses(inner: object, bits: int) -> None:
     network = IPv4Network((int(inner), bits), strict=False)  # type: ignore[call-overload]

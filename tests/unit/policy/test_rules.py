@@ -8,7 +8,20 @@ import pytest
 
 from tabi.addr import Address, Endpoint, parse_host
 from tabi.errors import Reply
-from tabi.policy.criteria import Choice, Criterion, Hosts, Listeners, Ports, Target, Times, Userids, Users, listener_of
+from tabi.policy.criteria import (
+    Choice,
+    Clients,
+    Criterion,
+    Hosts,
+    Listeners,
+    Ports,
+    Target,
+    Times,
+    Userids,
+    Users,
+    client_of,
+    listener_of,
+)
 from tabi.policy.names import NameSet
 from tabi.policy.networks import PRIVATE, NetworkSet, PrivateNetworks
 from tabi.policy.rule import Rule
@@ -103,12 +116,27 @@ def test_unmet_auth_refuses_and_is_not_passed_on() -> None:
     assert judge(rules, request("a.example"), method=Method.USERPASS, user=b"alice").allow
 
 
+def test_rule_can_be_for_clients_that_do_not_log_in() -> None:
+    rules = [rule("guests", auth=frozenset({Method.NONE})), rule("b")]
+    assert judge(rules, request("a.example")).allow
+    verdict = judge(rules, request("a.example"), method=Method.USERPASS, user=b"alice")
+    assert (verdict.allow, verdict.rule) == (False, "guests")
+    assert verdict.note == "the rule is for clients that do not log in, and this one has"
+
+
 def test_literals_can_be_refused() -> None:
     rules = [rule("a", "1.2.3.4", "a.example", literals=False), rule("b")]
     assert judge(rules, request("a.example")).allow
     verdict = judge(rules, request("1.2.3.4"))
     assert (verdict.allow, verdict.rule) == (False, "a")
     assert "names only" in verdict.note
+
+
+def test_refusal_says_what_refused_since_when_and_why() -> None:
+    named = Verdict(allow=False, rule="web", number=2, note="the target is an address")
+    assert named.refusal() == 'refused by rule "web": the target is an address'
+    assert named.refusal("after a reload") == 'refused by rule "web" after a reload: the target is an address'
+    assert Verdict(allow=False, rule=NOTHING_MATCHED).refusal() == "no rule matched"
 
 
 # names and addresses
@@ -251,6 +279,20 @@ def test_association_waits_for_its_datagrams() -> None:
 # other criteria
 
 
+def test_clients_are_chosen_by_their_networks() -> None:
+    office = Clients(
+        within=tuple(NetworkSet([ip_network(text)]) for text in ("198.51.100.0/24", "2001:db8::/32")),
+        but=(NetworkSet([ip_network("198.51.100.128/25")]),),
+    )
+    for client, expected in ((REMOTE, True), ("[2001:db8::9]", True), ("198.51.100.200", False), ("192.0.2.1", False)):
+        assert judge([rule("a", criteria=[office])], request("a.example"), client).allow == expected, client
+
+
+def test_client_that_has_a_name_is_a_mistake_of_the_caller() -> None:
+    with pytest.raises(TypeError, match="has an address"):
+        client_of(context("client.example"))
+
+
 def test_users_are_those_who_logged_in() -> None:
     alice = Users(names=frozenset({b"alice"}), groups=frozenset({"staff"}), not_names=frozenset({b"bob"}))
     rules = [rule("a", criteria=[alice])]
@@ -322,6 +364,15 @@ def test_listener_chooses() -> None:
         assert asked.allow == expected, actual
 
 
+@pytest.mark.parametrize(("within", "allowed"), [([], True), ([KNOWN[0]], False)])
+def test_connection_by_an_unknown_listener_came_in_by_none_that_is_named(
+    within: list[Endpoint], *, allowed: bool
+) -> None:
+    one = Listeners(known=KNOWN, within=frozenset(within), but=frozenset({KNOWN[1]}))
+    asked = judge([rule("a", criteria=[one])], request("a.example"), listener=Endpoint.parse("192.0.2.1:1083"))
+    assert asked.allow == allowed
+
+
 # explaining
 
 
@@ -330,12 +381,14 @@ def test_explanation_says_why_each_rule_did_not_match() -> None:
         rule("own", "@private", allow=False),
         rule("web", "*.example", "!bad.example", criteria=[Ports(Spans([(80, 81), (443, 444)]), "80, 443")]),
         rule("lan", criteria=[Users(groups=frozenset({"staff"}), shown="@staff")]),
+        rule("office", criteria=[Clients(within=(NetworkSet([ip_network("10.0.0.0/8")]),), shown="10.0.0.0/8")]),
     ])  # fmt: skip
     _, trials = rules.explain(request("db.example", "203.0.113.9", 5432), context())
     assert [(trial.number, trial.outcome, trial.why) for trial in trials] == [
         (1, "no", "203.0.113.9 (db.example) is not in @private"),
         (2, "no", "port 5432 is not in 80, 443"),
         (3, "no", "the client has not logged in, and user is to be in @staff"),
+        (4, "no", "client 198.51.100.20 is not in 10.0.0.0/8"),
     ]
     _, trials = rules.explain(request("bad.example", "203.0.113.9"), context(user=b"bob"))
     assert trials[1].why == "203.0.113.9 (bad.example) is in bad.example, which is left out"

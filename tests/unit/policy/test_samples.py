@@ -2,8 +2,12 @@
 
 import pytest
 
+from helpers.odd import Odd
 from tabi.config.load import load_text
+from tabi.policy.criteria import Ports
+from tabi.policy.rule import Rule
 from tabi.policy.samples import MOST, Members, samples
+from tabi.policy.spans import Spans
 
 HEAD = """
 listen = ["127.0.0.1:1080", "0.0.0.0:1081"]
@@ -41,3 +45,9 @@ def test_samples_match_their_rule(rule: str, number: int) -> None:
     assert len(made) == number
     assert all(loaded.test(request, context) is True for request, context in made)
     assert len(set(map(str, made))) == number
+
+
+def test_criterion_of_an_unknown_kind_leaves_samples_to_the_others() -> None:
+    rule = Rule(name="odd", allow=True, criteria=(Odd(truth=True), Ports(Spans([(80, 82)]), "80-81")))
+    ports = [request.target.port for request, _ in samples(rule, Members(USERS)) if request.target is not None]
+    assert ports == [80, 81]
