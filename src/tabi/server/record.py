@@ -8,6 +8,7 @@ import json
 import marshal
 import time
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
 
 from tabi.addr import token
@@ -89,13 +90,16 @@ class Facts(NamedTuple):
         return sum(max(stage, 0.0) for stage in (self.handshake, self.resolve, self.connect)) / 1000
 
     def pack(self) -> bytes:
-        """Pack into one value; `unpack` in the same process reads it."""
-        return marshal.dumps(tuple(self))
+        """Pack into one value; `unpack` in the same process reads it. It is most of what an idle tunnel weighs."""
+        common = _common_of(self)
+        number = _numbers.get(common)
+        return marshal.dumps((_keep(common) if number is None else number, _own_of(self)))
 
     @classmethod
     def unpack(cls, record: bytes) -> Self:
         """Read what `pack` made, and what the express lane has put behind it (`tabi.relay.lane.Tail`)."""
-        facts = cls(*marshal.loads(record))
+        number, own = marshal.loads(record)
+        facts = cls._make(_in_order(own + (_commons[number] if isinstance(number, int) else number)))
         if facts.session:
             return facts
         tail = Tail.of(record)
@@ -107,6 +111,26 @@ class Facts(NamedTuple):
             resolve=tail.resolve,
             connect=tail.connect,
         )
+
+
+# What many sessions have in common is kept once, and a record has its number instead: half of a record is that.
+_OWN: Final = ("session", "accepted", "client", "user", "userid", "target", "to", "handshake", "resolve", "connect")
+_COMMON: Final = tuple(name for name in Facts._fields if name not in _OWN)
+_own_of: Final = itemgetter(*map(Facts._fields.index, _OWN))
+_common_of: Final = itemgetter(*map(Facts._fields.index, _COMMON))
+_in_order: Final = itemgetter(*map((*_OWN, *_COMMON).index, Facts._fields))
+_commons: Final[list[tuple[str | int, ...]]] = []
+_numbers: Final[dict[tuple[str | int, ...], int]] = {}
+_MOST_COMMON: Final = 4096  # listeners, rules and so on in all their combinations
+
+
+def _keep(common: tuple[str | int, ...]) -> int | tuple[str | int, ...]:
+    """Keep it and give its number; itself, where too much is kept already."""
+    if len(_commons) >= _MOST_COMMON:
+        return common
+    number = _numbers[common] = len(_commons)
+    _commons.append(common)
+    return number
 
 
 def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:

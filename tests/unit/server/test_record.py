@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tabi.errors import DialTimeoutError, Stage
+from tabi.server import record
 from tabi.server.outcome import Outcome, why
 from tabi.server.record import LONGEST, Facts, format_line
 
@@ -82,6 +83,20 @@ def test_what_is_not_known_is_left_out() -> None:
 
 def test_packed_facts_come_back_as_they_were() -> None:
     assert Facts.unpack(FACTS.pack()) == FACTS
+
+
+def test_what_sessions_have_in_common_is_kept_once_and_no_more_of_it_than_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(record, "_commons", [])
+    monkeypatch.setattr(record, "_numbers", {})
+    monkeypatch.setattr(record, "_MOST_COMMON", 2)
+    several = [FACTS._replace(session=number, rule=f"rule {number % 3}") for number in range(1, 10)]
+    packed = [facts.pack() for facts in several]
+    assert [Facts.unpack(one) for one in packed] == several
+    assert len(record._commons) == 2
+    with_number, whole = sorted({len(one) for one in packed})
+    assert with_number < whole - 40
 
 
 @pytest.mark.parametrize(
