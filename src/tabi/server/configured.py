@@ -1,6 +1,5 @@
 """A server that lives by a configuration, and goes over to another without losing a session that both allow."""
 
-import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -32,7 +31,8 @@ class ConfiguredServer:
         prepared: what to live by first.
         write_log: takes session lines.
         counts: see `Server`.
-        workers: how many processes share the cores for hashing.
+        workers: how many processes there are.
+        hashes: see `Accounts`.
         numbers: see `Server`.
     """
 
@@ -43,11 +43,11 @@ class ConfiguredServer:
         write_log: Callable[[str], None],
         counts: Counts | None = None,
         workers: int = 1,
+        hashes: HashQueue | None = None,
         numbers: Iterator[int] | None = None,
     ) -> None:
         configuration = self.configuration = prepared.configuration
-        cores = max(1, len(os.sched_getaffinity(0)) // workers)
-        self.accounts = Accounts(prepared.accounts, trusted=configuration.settings.trusted, queue=HashQueue(cores))
+        self.accounts = Accounts(prepared.accounts, trusted=configuration.settings.trusted, queue=hashes)
         self.server = Server(
             configuration.settings,
             policy=Memory(configuration.rules),

@@ -2,21 +2,27 @@
 
 Hashing is the dearest thing that a stranger can make a server do. So the queue is short, whoever does not fit is told
 at once, and turns go round by client address: one address that floods it delays itself.
+
+Workers share cores and length (`shared_queue`): each has its part of them. Where there are more workers than cores,
+several have the same core, and take turns by a lock of a file, which one that dies lets go of.
 """
 
 import asyncio
+import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Final
 
 from tabi.server.admission import ClientKey
 
-__all__ = ["MAX_WAITING", "HashQueue", "Job"]
+__all__ = ["MAX_WAITING", "HashQueue", "Job", "shared_queue"]
 
 MAX_WAITING: Final = 64
+_LOCKS: Final = 1 << 40  # bytes from here on are locked: behind the end of any file that is used for it
 
 
 class Job:
@@ -43,13 +49,20 @@ class HashQueue:
         cores: hashes at once; None: the cores that this process may use. Where several workers share them, their share.
         waiting: jobs that wait beyond those.
         executor: what does them; None: threads of its own.
+        core: what a thread holds while it does one, and may wait for.
     """
 
     def __init__(
-        self, cores: int | None = None, *, waiting: int = MAX_WAITING, executor: Executor | None = None
+        self,
+        cores: int | None = None,
+        *,
+        waiting: int = MAX_WAITING,
+        executor: Executor | None = None,
+        core: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._cores = cores or len(os.sched_getaffinity(0))
         self._waiting = waiting
+        self._core = core
         self._executor = executor or ThreadPoolExecutor(self._cores, thread_name_prefix="tabi password")
         self._running = 0
         self._queues: dict[ClientKey, deque[Job]] = {}  # whose turn is next stands first
@@ -105,10 +118,14 @@ class HashQueue:
 
     def _begin(self, job: Job) -> None:
         loop = asyncio.get_running_loop()
-        running = loop.run_in_executor(self._executor, job.work)  # raises where no thread can be started
+        running = loop.run_in_executor(self._executor, self._do, job.work)  # raises where no thread can be started
         job.begun = True
         self._running += 1
         running.add_done_callback(partial(self._on_done, job))
+
+    def _do(self, work: Callable[[], bool]) -> bool:
+        with self._core():
+            return work()
 
     def _on_done(self, job: Job, done: asyncio.Future[bool]) -> None:
         self._running -= 1
@@ -137,3 +154,29 @@ class HashQueue:
                 self._begin(job)
             except RuntimeError as error:  # no thread to be had, or closed
                 job.result.set_exception(error)
+
+
+def shared_queue(workers: int, index: int, file: int) -> HashQueue:
+    """Make a worker's part of the queue that all workers have together.
+
+    Args:
+        workers: how many there are.
+        index: which one this is.
+        file: descriptor of a file that all of them have.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return HashQueue(
+        max(1, cores // workers),
+        waiting=max(1, MAX_WAITING // workers),
+        core=partial(_kept, file, index % cores) if workers > cores else nullcontext,
+    )
+
+
+@contextmanager
+def _kept(file: int, core: int) -> Iterator[None]:
+    """Keep a core from the other processes, waiting for it as long as they have it; fcntl(2) locks belong to one."""
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, _LOCKS + core)
+    try:
+        yield
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, _LOCKS + core)

@@ -21,6 +21,7 @@ from tabi.net.tasks import spawn
 from tabi.server import manage
 from tabi.server.accounts import Judged
 from tabi.server.configured import ConfiguredServer, Prepared
+from tabi.server.hashing import shared_queue
 from tabi.server.live import Row
 from tabi.server.lockouts import parse_client
 from tabi.server.orders import Answer, Ask, Discard, Prepare, Ready, Stop, Swap, Unready
@@ -130,6 +131,7 @@ class Worker:
                 write_log=self._sessions.write,
                 counts=self._table,
                 workers=order.workers,
+                hashes=None if self._table is None else shared_queue(order.workers, order.index, self._table.fileno()),
                 numbers=None if self._table is None else self._table.numbers(),
             )
             self._configured.accounts.on_judged = self._share

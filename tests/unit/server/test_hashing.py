@@ -1,13 +1,16 @@
 """The queue for hashes: its width, its length, and whose turn is next."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from helpers.looping import run, until
 from helpers.virtual_time import HeldExecutor
-from tabi.server.hashing import MAX_WAITING, HashQueue, Job
+from tabi.server.hashing import MAX_WAITING, HashQueue, Job, shared_queue
 
 A, B, C = b"aaaa", b"bbbb", b"cccc"
 
@@ -180,3 +183,67 @@ def test_hashes_are_made_in_threads_and_those_end_with_the_queue() -> None:
         assert not names & {thread.name for thread in threading.enumerate()}
 
     run(main())
+
+
+@pytest.mark.parametrize(("workers", "cores", "at_once"), [(1, 2, 2), (2, 2, 1), (4, 2, 1), (2, 8, 4), (80, 2, 1)])
+def test_workers_have_64_waiting_places_together(
+    monkeypatch: pytest.MonkeyPatch, workers: int, cores: int, at_once: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: set(range(cores)))
+
+    async def main() -> int:
+        queue = shared_queue(workers, 0, file)
+        go_on = threading.Event()
+        jobs = [queue.submit(b"%d" % number, go_on.wait) for number in range(at_once + MAX_WAITING + 1)]
+        go_on.set()
+        taken = [job.result for job in jobs if job is not None]
+        assert all(await asyncio.gather(*taken))
+        queue.close()
+        return len(taken) - at_once
+
+    file = os.memfd_create("locks")
+    try:
+        assert run(main()) == max(1, MAX_WAITING // workers)
+    finally:
+        os.close(file)
+
+
+HOLDER = """
+import os, sys
+from tabi.server.hashing import shared_queue
+os.sched_getaffinity = lambda _pid: {0}
+with shared_queue(2, 1, int(sys.argv[1]))._core():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def is_waiting_for_a_lock(pid: int) -> bool:
+    with open("/proc/locks") as locks:  # "7: -> POSIX  ADVISORY  WRITE 4711 00:01:1234 0 EOF", proc_locks(5)
+        return any(line.split()[1] == "->" and line.split()[5] == str(pid) for line in locks)
+
+
+def test_workers_that_share_a_core_hash_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0})
+    file = os.memfd_create("locks")
+
+    async def main() -> None:
+        queue = shared_queue(2, 0, file)
+        with subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(file)], pass_fds=[file], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other:
+            assert other.stdin is not None
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"held\n"
+            job = queue.submit(A, lambda: True)
+            assert job is not None
+            await until(lambda: is_waiting_for_a_lock(os.getpid()))
+            assert not job.result.done()
+            other.kill()  # who dies lets go
+            assert await job.result
+        queue.close()
+
+    try:
+        run(main())
+    finally:
+        os.close(file)
