@@ -234,6 +234,7 @@ def test_failed_logins_of_all_workers_are_listed_and_lifted(server: Configured) 
     assert "alice" in shown.stdout
     assert json.loads(server.tabi("lockouts", "--json").stdout)["ok"]
     until(lambda: len([row for row in server.rows("lockouts") if row.get("failures") == 2]) == 2, "each to know")
+    assert len([line for line in server.tabi("lockouts").stdout.splitlines() if "alice" in line]) == 1
     assert server.tabi("lockouts", "--lift", "--user", "bob").returncode == 0
     assert server.rows("lockouts")
     assert server.tabi("lockouts", "--lift", "--client", "127.0.0.1", "--user", "alice").returncode == 0

@@ -1,6 +1,7 @@
 """``tabi``: parse the arguments, call the command. Imports late, for the help is to come at once."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -116,6 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(sys.stdout, TextIOWrapper):  # a locale that cannot show a name must not end the command
                 sys.stdout.reconfigure(errors="backslashreplace")
             code: int = arguments.run(arguments)
+            sys.stdout.flush()  # or the interpreter would find a broken pipe when nobody catches it any more
             return code
         from tabi.cli import serve
 
@@ -127,6 +129,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve.run(listen=arguments.listen, log_format=arguments.log_format)
     except TabiError as error:
         print(f"tabi: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+    except BrokenPipeError:  # whoever reads has seen enough, as head(1) does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except KeyboardInterrupt:  # before a command has its own handler
         return EXIT_INTERRUPTED

@@ -38,3 +38,15 @@ def test_a_name_that_the_locale_cannot_show_is_escaped(tmp_path: Path) -> None:
     env = os.environ | {"PYTHONIOENCODING": "latin-1"}
     done = subprocess.run([sys.executable, "-m", "tabi", *words], check=True, capture_output=True, text=True, env=env)
     assert 'rule 1 "\\u7528\\u6237"' in done.stdout
+
+
+@pytest.mark.parametrize("words", [["config"], ["config", "--reference"]])
+def test_a_reader_who_has_seen_enough_is_no_error_of_ours(words: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        program = [sys.executable, "-m", "tabi", *words]
+        done = subprocess.run(program, stdout=writing, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
