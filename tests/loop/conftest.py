@@ -69,12 +69,13 @@ def engine(build: str) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
+def nothing_left(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail the test if it, or what it tested, left a descriptor, a thread or memory of a compiled engine behind."""
     gc.collect()  # an engine goes with the last object that knows it
     descriptors, threads, blocks = open_descriptors(), set(threading.enumerate()), allocated()
     yield
     request.node.funcargs.clear()  # the test is over
+    caplog.get_records("call").clear()  # a traceback knows the server that it went through
     gc.collect()
     deadline = time.monotonic() + DEADLINE
     while time.monotonic() < deadline:
