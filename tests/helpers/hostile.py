@@ -11,6 +11,7 @@ NO_AUTH = b"\x05\x01\x00"  # RFC 1928 section 3
 USERPASS = b"\x05\x01\x02"
 FAILED5 = b"\x00\x01\x00\x00\x00\x00\x00\x00"  # RSV, ATYP 1, 0.0.0.0, port 0: what follows VER and REP of a failure
 REJECTED4 = b"\x00\x5b" + bytes(6)  # SOCKS4.protocol: VN 0, CD 91
+SECRET = b"correct horse"
 
 
 def failure5(reply: int) -> bytes:

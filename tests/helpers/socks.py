@@ -88,6 +88,12 @@ def connect5(proxy: tuple[str, int], host: str | bytes, port: int) -> socket.soc
     return sock
 
 
+def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
+    """Say whether a tunnel to a target that echoes brings this back."""
+    sock.sendall(data)
+    return read_exactly(sock, len(data)) == data
+
+
 def reset(sock: socket.socket) -> None:
     """Close by a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)

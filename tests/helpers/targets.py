@@ -86,6 +86,13 @@ def target(handler: Handler = echo, host: str = "127.0.0.1", port: int = 0) -> I
             thread.join(PATIENCE)
 
 
+def accept(listener: socket.socket) -> socket.socket:
+    """Accept as a target that the test itself plays, every wait bounded."""
+    sock, _ = listener.accept()
+    sock.settimeout(PATIENCE)
+    return sock
+
+
 def closed_port(host: str = "127.0.0.1") -> int:
     """Give a port on which nothing listens."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

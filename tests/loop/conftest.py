@@ -1,7 +1,8 @@
-"""Engines for the loop tests, and a look at what a test leaves behind."""
+"""Engines, servers and targets for the loop tests, and a look at what a test leaves behind."""
 
 import gc
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -9,10 +10,23 @@ from collections.abc import Iterator
 import pytest
 
 from helpers.fronts import FRONTS, Front
-from loop.engine_helpers import BUILDS, NOT_BUILT, allocated, running
+from helpers.hostile import SECRET
+from helpers.name_service import NameService
+from helpers.serving import Running, serving
+from helpers.targets import target
+from helpers.udp import datagrams
+from helpers.waiting import PATIENCE
+from loop.engine_helpers import BUILDS, NOT_BUILT, HandClock, allocated, running
 from tabi.relay import Engine
+from tabi.server import Passwords
 
 DEADLINE = 10.0
+
+NAMES = {
+    "localhost": ["127.0.0.1", "::1"],
+    "peer.example": ["127.0.0.1", "::1"],
+    "other.example": ["127.0.0.2"],
+}
 
 # Modules whose tests must not be able to tell whether the express lane is on.
 CONFORMANCE = frozenset({
@@ -66,6 +80,56 @@ def engine(build: str) -> Iterator[Engine]:
     """Run an engine as it is run in earnest."""
     with running(build) as running_engine:
         yield running_engine
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    """Make a clock that the test moves."""
+    return HandClock()
+
+
+@pytest.fixture
+def timed(build: str, clock: HandClock) -> Iterator[Engine]:
+    """Run an engine by that clock."""
+    with running(build, clock=clock) as running_engine:
+        yield running_engine
+
+
+@pytest.fixture(name="running")
+def server_with_names() -> Iterator[Running]:
+    """Run a server as it is without configuration; the names that it finds are `NAMES`."""
+    with serving() as server:
+        NameService(NAMES).serve(server)
+        yield server
+
+
+@pytest.fixture
+def guarded() -> Iterator[Running]:
+    """Run a server that wants a login."""
+    with serving(authenticator=Passwords({b"user": SECRET, b"u" * 255: b"p" * 255})) as server:
+        yield server
+
+
+@pytest.fixture
+def echo() -> Iterator[tuple[str, int]]:
+    """Run a target that sends back what it gets."""
+    with target() as address:
+        yield address
+
+
+@pytest.fixture
+def there() -> Iterator[socket.socket]:
+    """Open the socket of a target of datagrams."""
+    with datagrams() as sock:
+        yield sock
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    """Listen as a target that the test itself plays."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        sock.settimeout(PATIENCE)
+        yield sock
 
 
 @pytest.fixture

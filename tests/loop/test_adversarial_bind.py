@@ -4,7 +4,6 @@ Comments such as C1 are rows of the project's catalogue of adversarial inputs.
 """
 
 import socket
-from collections.abc import Iterator
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -36,14 +35,6 @@ ME = "127.0.0.1"
 OTHER = "127.0.0.2"
 BIND = 2
 REJECTED4 = b"\x00\x5b" + bytes(6)  # SOCKS4.protocol
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server as it is without configuration."""
-    with serving() as server:
-        NameService({"peer.example": [ME, "::1"], "other.example": [OTHER]}).serve(server)
-        yield server
 
 
 def listening(running: Running, host: str | bytes = ME, port: int = 0) -> tuple[socket.socket, tuple[str, int]]:

@@ -17,8 +17,8 @@ import pytest
 
 from helpers.configured import ALLOW, JSON, LISTEN, Configured, configured, logged_in, tunnel_as, user
 from helpers.serving import SERVE
-from helpers.socks import connect5, dial, read_all, read_exactly, read_reply5, request5
-from helpers.targets import closed_port, target
+from helpers.socks import connect5, dial, echoes, read_all, read_exactly, read_reply5, request5
+from helpers.targets import closed_port
 from helpers.udp import Association, datagrams
 from helpers.waiting import until
 
@@ -30,13 +30,6 @@ NO_AUTH, USERPASS, LOGIN = b"\x05\x01\x00", b"\x05\x01\x02", b"\x01\x05alice\x06
 MANY_RULES = "".join(
     f'[[rule]]\nname = "{number}"\nallow = true\nport = {number + 1}\nto = "10.0.0.1"\n' for number in range(3000)
 )
-
-
-@pytest.fixture
-def there() -> Iterator[tuple[str, int]]:
-    """Run a target."""
-    with target() as address:
-        yield address
 
 
 @contextmanager
@@ -61,12 +54,6 @@ def ended(clients: list[socket.socket]) -> list[socket.socket]:
     """Give those whose server side has ended; a reset raises."""
     readable = select.select(clients, [], [], 0)[0]
     return [client for client in readable if not client.recv(1, socket.MSG_PEEK)]
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    """Try an echo."""
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def served(where: tuple[str, int], there: tuple[str, int], source: tuple[str, int] | None = None) -> bool:
@@ -99,7 +86,7 @@ def descriptors(pid: int) -> int:
 
 
 @pytest.mark.parametrize("name", ["connections", "per_client", "handshakes_per_client"])
-def test_a_cap_holds_over_all_workers(tmp_path: Path, there: tuple[str, int], name: str) -> None:
+def test_a_cap_holds_over_all_workers(tmp_path: Path, echo: tuple[str, int], name: str) -> None:
     with configured(tmp_path, OPEN + f"[cap]\n{name} = 3\n", workers=3) as server:
         server.workers(3)
         with ExitStack() as stack:
@@ -111,22 +98,22 @@ def test_a_cap_holds_over_all_workers(tmp_path: Path, there: tuple[str, int], na
                     assert read_all(sock) == b""
             assert server.record(why=f"cap:{name}")["client"].startswith(f"{LOCAL}:")
             if name != "connections":
-                assert served(server.address, there, OTHER)
+                assert served(server.address, echo, OTHER)
         until(lambda: not server.rows("sessions"), "all to end")
-        assert served(server.address, there)
+        assert served(server.address, echo)
 
 
 def test_associations_and_waiting_binds_count_as_sessions_of_their_user(
-    tmp_path: Path, there: tuple[str, int]
+    tmp_path: Path, echo: tuple[str, int]
 ) -> None:
     text = LISTEN + JSON + user("alice", b"secret", "sessions = 3") + ALLOW
     with configured(tmp_path, text, workers=3) as server, ExitStack() as stack:
         server.workers(3)
-        for command, what in ((1, there), (2, there), (3, ("0.0.0.0", 0))):
+        for command, what in ((1, echo), (2, echo), (3, ("0.0.0.0", 0))):
             sock = stack.enter_context(logged_in(server.address, b"alice"))
             sock.sendall(request5(command, *what))
             assert read_reply5(sock)[0] == 0
-        for command, what in ((1, there), (2, there), (3, ("0.0.0.0", 0))):
+        for command, what in ((1, echo), (2, echo), (3, ("0.0.0.0", 0))):
             sock = stack.enter_context(logged_in(server.address, b"alice"))
             sock.sendall(request5(command, *what))
             assert read_reply5(sock)[0] == 2
@@ -141,7 +128,7 @@ STAGES = [b"", b"\x05", USERPASS, USERPASS + b"\x01\x05alice", USERPASS + LOGIN 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_clients_that_say_nothing_more_are_in_nobodys_way(
-    tmp_path: Path, there: tuple[str, int], workers: int
+    tmp_path: Path, echo: tuple[str, int], workers: int
 ) -> None:
     text = LISTEN + JSON + user("alice") + ALLOW + '[time]\nhandshake = "10 min"\n'
     with configured(tmp_path, text, workers=workers) as server:
@@ -152,7 +139,7 @@ def test_clients_that_say_nothing_more_are_in_nobodys_way(
                     crowd(stack, server.address, idle, says)
                     until(lambda idle=idle: len(server.rows("sessions")) == idle, "all to be accepted")
                     for _ in range(2 * workers):
-                        with tunnel_as(server.address, b"alice", there) as sock:
+                        with tunnel_as(server.address, b"alice", echo) as sock:
                             assert echoes(sock)
                 until(lambda: not server.rows("sessions"), "all to end")
 
@@ -161,11 +148,11 @@ def test_clients_that_say_nothing_more_are_in_nobodys_way(
 
 
 def test_tunnels_and_associations_live_on_while_workers_are_out_of_descriptors(
-    tmp_path: Path, there: tuple[str, int]
+    tmp_path: Path, echo: tuple[str, int]
 ) -> None:
     with starving(tmp_path) as server, datagrams() as peer:
         with ExitStack() as stack:
-            tunnels = [stack.enter_context(connect5(server.address, *there)) for _ in range(4)]
+            tunnels = [stack.enter_context(connect5(server.address, *echo)) for _ in range(4)]
             association = stack.enter_context(Association(server.address))
             association.talk(peer)
             exhaust(stack, server)
@@ -173,7 +160,7 @@ def test_tunnels_and_associations_live_on_while_workers_are_out_of_descriptors(
             association.talk(peer)
             assert len(server.rows("status")) == 2
             assert server.tabi("sessions", "command=connect").returncode == 0
-        until(lambda: served(server.address, there), "the server to serve again")
+        until(lambda: served(server.address, echo), "the server to serve again")
         warnings = [line for line in server.errors if "out of descriptors" in line]
         assert 1 <= len(warnings) <= 2, "one of each worker"
         assert server.stop() == 0
@@ -182,23 +169,23 @@ def test_tunnels_and_associations_live_on_while_workers_are_out_of_descriptors(
 @pytest.mark.parametrize(
     "more", ["[time]\nconnect = 5\n", MANY_RULES], ids=["other times", "more than a packet"]
 )  # fmt: skip
-def test_a_reload_without_descriptors_drops_nothing(tmp_path: Path, there: tuple[str, int], more: str) -> None:
+def test_a_reload_without_descriptors_drops_nothing(tmp_path: Path, echo: tuple[str, int], more: str) -> None:
     with starving(tmp_path) as server, ExitStack() as stack:
         pids = server.workers(2)
-        tunnels = [stack.enter_context(connect5(server.address, *there)) for _ in range(4)]
+        tunnels = [stack.enter_context(connect5(server.address, *echo)) for _ in range(4)]
         exhaust(stack, server)
         server.reload(OPEN + more)
         assert all(map(echoes, tunnels))
         assert server.workers(2) == pids
 
 
-def test_a_reload_for_which_there_are_no_descriptors_changes_nothing(tmp_path: Path, there: tuple[str, int]) -> None:
+def test_a_reload_for_which_there_are_no_descriptors_changes_nothing(tmp_path: Path, echo: tuple[str, int]) -> None:
     port = closed_port()
     two = OPEN.replace("]", f', "127.0.0.1:{port}"]', 1)
     with starving(tmp_path) as server:
         pids = server.workers(2)
         with ExitStack() as stack:
-            tunnels = [stack.enter_context(connect5(server.address, *there)) for _ in range(4)]
+            tunnels = [stack.enter_context(connect5(server.address, *echo)) for _ in range(4)]
             exhaust(stack, server)
             server.write(two)
             answer = server.ask("reload")
@@ -206,21 +193,21 @@ def test_a_reload_for_which_there_are_no_descriptors_changes_nothing(tmp_path: P
             assert all(map(echoes, tunnels))
             assert server.workers(2) == pids
         server.reload(two)
-        assert served((LOCAL, port), there)
+        assert served((LOCAL, port), echo)
         assert server.workers(2) == pids
 
 
 # F7: reloads and the end
 
 
-def test_a_storm_of_signals_to_reload_drops_nothing(tmp_path: Path, there: tuple[str, int]) -> None:
+def test_a_storm_of_signals_to_reload_drops_nothing(tmp_path: Path, echo: tuple[str, int]) -> None:
     with configured(tmp_path, OPEN) as server, ExitStack() as stack:
         pids = server.workers(2)
-        tunnels = [stack.enter_context(connect5(server.address, *there)) for _ in range(8)]
+        tunnels = [stack.enter_context(connect5(server.address, *echo)) for _ in range(8)]
         for _ in range(50):
             os.kill(server.process.pid, signal.SIGHUP)
             assert echoes(tunnels[0])
-        assert served(server.address, there)
+        assert served(server.address, echo)
         server.reload(OPEN)  # comes behind them
         assert all(map(echoes, tunnels))
         assert server.workers(2) == pids

@@ -4,13 +4,11 @@ Comments such as A5 are rows of the project's catalogue of adversarial inputs.
 """
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from helpers.clocks import ShiftedClock
-from helpers.hostile import NO_AUTH, REJECTED4, USERPASS, NeverReached, converse, failure5, handshakes, login
-from helpers.name_service import NameService
+from helpers.hostile import NO_AUTH, REJECTED4, SECRET, USERPASS, NeverReached, converse, failure5, handshakes, login
 from helpers.serving import Running, serving
 from helpers.socks import (
     connect5,
@@ -28,22 +26,6 @@ from tabi.testing.dribble import send_dribbled
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 FLOOD = 300_000  # bytes that are still coming when the answer is sent
-SECRET = b"correct horse"
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server that wants no login."""
-    with serving() as server:
-        NameService({"localhost": ["127.0.0.1", "::1"]}).serve(server)
-        yield server
-
-
-@pytest.fixture
-def guarded() -> Iterator[Running]:
-    """Run a server that wants a login."""
-    with serving(authenticator=Passwords({b"user": SECRET, b"u" * 255: b"p" * 255})) as server:
-        yield server
 
 
 # A1, A2: slow and silent clients

@@ -5,13 +5,11 @@ Comments such as A15 are rows of the project's catalogue of adversarial inputs.
 
 import asyncio
 import logging
-from collections.abc import Iterator
 
 import pytest
 
 from helpers.clocks import ShiftedClock
-from helpers.hostile import NO_AUTH, REJECTED4, USERPASS, NeverReached, converse, failure5, login
-from helpers.name_service import NameService
+from helpers.hostile import NO_AUTH, REJECTED4, SECRET, USERPASS, NeverReached, converse, failure5, login
 from helpers.serving import Running, serving
 from helpers.socks import (
     dial,
@@ -31,22 +29,6 @@ from tabi.testing.dribble import send_dribbled
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-SECRET = b"correct horse"
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server that wants no login."""
-    with serving() as server:
-        NameService({"localhost": ["127.0.0.1", "::1"]}).serve(server)
-        yield server
-
-
-@pytest.fixture
-def guarded() -> Iterator[Running]:
-    """Run a server that wants a login."""
-    with serving(authenticator=Passwords({b"user": SECRET, b"u" * 255: b"p" * 255})) as server:
-        yield server
 
 
 # A10 to A15: logins

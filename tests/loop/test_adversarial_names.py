@@ -3,7 +3,6 @@
 Comments such as A19 are rows of the project's catalogue of adversarial inputs.
 """
 
-from collections.abc import Iterator
 
 import pytest
 
@@ -19,14 +18,6 @@ from helpers.targets import target
 from tabi.policy.verdict import Context, Request, Verdict
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server that wants no login."""
-    with serving() as server:
-        NameService({"localhost": ["127.0.0.1", "::1"]}).serve(server)
-        yield server
 
 
 # A17 to A22: names

@@ -3,7 +3,6 @@
 Comments such as A24 are rows of the project's catalogue of adversarial inputs.
 """
 
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,14 +24,6 @@ from helpers.waiting import until
 from tabi.config.settings import TimeLimits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server that wants no login."""
-    with serving() as server:
-        NameService({"localhost": ["127.0.0.1", "::1"]}).serve(server)
-        yield server
 
 
 # A23 to A27: requests

@@ -5,7 +5,6 @@ tells. Comments such as B5 are rows of the project's catalogue of adversarial in
 """
 
 import socket
-from collections.abc import Iterator
 from ipaddress import IPv4Address
 
 import pytest
@@ -34,21 +33,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 V4 = "127.0.0.1"
 OTHER = "127.0.0.2"
 V6 = "::1"
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server as it is without configuration."""
-    with serving() as server:
-        NameService({"localhost": [V4, V6], "other.example": [OTHER]}).serve(server)
-        yield server
-
-
-@pytest.fixture
-def there() -> Iterator[socket.socket]:
-    """Open a target's socket."""
-    with datagrams() as sock:
-        yield sock
 
 
 # B1 to B3: who is the client

@@ -1,7 +1,6 @@
 """How an association of the running server ends, and what bounds its tables, look-ups and errors."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -21,23 +20,7 @@ from tabi.policy.verdict import Context, Request, Verdict
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 V4 = "127.0.0.1"
-OTHER = "127.0.0.2"
 V6 = "::1"
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server as it is without configuration."""
-    with serving() as server:
-        NameService({"localhost": [V4, V6], "other.example": [OTHER]}).serve(server)
-        yield server
-
-
-@pytest.fixture
-def there() -> Iterator[socket.socket]:
-    """Open a target's socket."""
-    with datagrams() as sock:
-        yield sock
 
 
 # B10: the end

@@ -1,35 +1,17 @@
 """Fragments and sizes at the running server's UDP relay: whole or not at all."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
 from helpers.clocks import ShiftedClock
-from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.udp import LARGEST4, LARGEST6, Association, address_of, datagrams, drops, listener_for
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 V4 = "127.0.0.1"
-OTHER = "127.0.0.2"
 V6 = "::1"
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server as it is without configuration."""
-    with serving() as server:
-        NameService({"localhost": [V4, V6], "other.example": [OTHER]}).serve(server)
-        yield server
-
-
-@pytest.fixture
-def there() -> Iterator[socket.socket]:
-    """Open a target's socket."""
-    with datagrams() as sock:
-        yield sock
 
 
 # B5, fragments

@@ -21,7 +21,7 @@ from helpers.socks import (
     request5,
     reset,
 )
-from helpers.targets import banner, closed_port, target
+from helpers.targets import accept, banner, closed_port, target
 from helpers.tcp_table import dialling, full_backlog, unread
 from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import fill
@@ -42,21 +42,6 @@ def server() -> Iterator[Running]:
     """Run a server as it is by default."""
     with serving() as running:
         yield running
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """Listen as a target that the test itself plays."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.settimeout(PATIENCE)
-        yield sock
-
-
-def accept(listener: socket.socket) -> socket.socket:
-    """Accept, every wait bounded."""
-    sock, _ = listener.accept()
-    sock.settimeout(PATIENCE)
-    return sock
 
 
 # replies

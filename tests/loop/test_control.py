@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.configured import ALLOW, JSON, LISTEN, Configured, configured, logged_in, tabi, tunnel_as, user
-from helpers.socks import dial, read_all, read_exactly
-from helpers.targets import target
+from helpers.socks import dial, echoes, read_all, read_exactly
 from helpers.udp import Association
 from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import is_reset
@@ -20,21 +19,10 @@ OPEN = LISTEN + JSON + ALLOW
 
 
 @pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Configured]:
     with configured(tmp_path, OPEN + user("alice") + user("bob")) as running:
         running.workers(2)
         yield running
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def says(server: Configured, data: bytes, *, fin: bool = False) -> bytes:

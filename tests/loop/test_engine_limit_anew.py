@@ -36,19 +36,6 @@ BURST = int(burst_of(RATE))
 LIMITED = FOREVER._replace(buckets=(1,))
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    """Make a clock that the test moves."""
-    return HandClock()
-
-
-@pytest.fixture
-def timed(build: str, clock: HandClock) -> Iterator[Engine]:
-    """Run an engine by that clock."""
-    with running(build, clock=clock) as engine:
-        yield engine
-
-
 @pytest.fixture(params=sorted(MODES))
 def modal(request: pytest.FixtureRequest, build: str, clock: HandClock) -> Iterator[Engine]:
     """Run an engine by that clock that moves bytes in one way only."""

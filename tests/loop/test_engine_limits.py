@@ -1,7 +1,6 @@
 """Time limits, by a clock that the test moves."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -13,25 +12,11 @@ from loop.engine_helpers import (
     next_end,
     read_all,
     read_exactly,
-    running,
     tunnel,
 )
 from tabi.relay import Cause, Closer, End, Engine, FlowLimits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    """Make a clock that the test moves."""
-    return HandClock()
-
-
-@pytest.fixture
-def timed(build: str, clock: HandClock) -> Iterator[Engine]:
-    """Run an engine by that clock."""
-    with running(build, clock=clock) as engine:
-        yield engine
 
 
 def talk(pair: Tunnel) -> None:

@@ -178,12 +178,6 @@ def test_every_byte_of_4_mb_reaches_a_reader_of_1_mb_per_second_before_the_reset
     assert (end.closer, end.cause, end.down) == (Closer.TARGET, Cause.RST, size)
 
 
-@pytest.fixture
-def clock() -> HandClock:
-    """Make a clock that the test moves."""
-    return HandClock()
-
-
 @pytest.fixture(params=list(MODES))
 def timed(build: str, clock: HandClock, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Run an engine by that clock."""

@@ -1,6 +1,5 @@
 """What the server makes of the lane: which requests it serves, what is taken back, and the line of a session."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
@@ -10,7 +9,7 @@ import pytest
 
 from helpers.accounts import cheap_hash
 from helpers.serving import Running, allow_all, serving
-from helpers.socks import connect5, dial, greet5, read_exactly, read_reply5, request4, request5
+from helpers.socks import connect5, dial, echoes, greet5, read_exactly, read_reply5, request4, request5
 from helpers.targets import target
 from tabi.config.settings import LogSettings
 from tabi.config.stored import parse_stored
@@ -52,12 +51,6 @@ def granting(grants: Grants) -> Any:
         return Verdict(allow=True, rule="all", grants=grants)
 
     return judge
-
-
-def echoes(sock: socket.socket) -> bool:
-    """See whether a tunnel works."""
-    sock.sendall(b"ping")
-    return read_exactly(sock, 4) == b"ping"
 
 
 VARY = {"time", "session", "client", "listener", "handshake_ms", "resolve_ms", "connect_ms", "total_ms"}

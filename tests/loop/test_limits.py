@@ -2,7 +2,6 @@
 
 import os
 import socket
-from collections.abc import Iterator
 
 import pytest
 
@@ -27,12 +26,6 @@ def rule(name: str = "rule", **limits: float | int) -> Policy:
     """Allow everything by one rule with these limits."""
     verdict = Verdict(allow=True, rule=name, grants=Grants(any_peer=True, full_cone=True, limits=Limits(**limits)))
     return lambda _request, _context: verdict
-
-
-@pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
 
 
 def login(proxy: tuple[str, int]) -> socket.socket:

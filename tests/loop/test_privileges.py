@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.configured import ALLOW, JSON, Configured, asked_as, configured, tunnel_as, user
-from helpers.socks import dial, read_exactly
-from helpers.targets import target
+from helpers.socks import dial, echoes, read_exactly
 from helpers.waiting import until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
@@ -26,12 +25,6 @@ def somebody() -> pwd.struct_passwd:
         except KeyError:
             continue
     pytest.skip("neither nobody nor daemon exists here")
-
-
-@pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
 
 
 def low_port(*but: int) -> int:
@@ -72,11 +65,6 @@ def server(tmp_path: Path, somebody: pwd.struct_passwd, port: int) -> Iterator[C
     with configured(tmp_path, text(somebody, port)) as running:
         running.workers(2)
         yield running
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def test_workers_are_somebody_else_for_good_and_the_supervisor_is_root(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.configured import ALLOW, JSON, LISTEN, Configured, configured, logged_in, tunnel_as, user
-from helpers.socks import ask5, connect5, dial, greet5, read_exactly, read_reply5, request5
+from helpers.socks import ask5, connect5, dial, echoes, greet5, read_exactly, read_reply5, request5
 from helpers.targets import target
 from helpers.udp import Association, datagrams
 from helpers.waiting import PATIENCE, until
@@ -21,21 +21,10 @@ CHUNK = os.urandom(1 << 16)
 
 
 @pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Configured]:
     with configured(tmp_path, OPEN) as running:
         running.ports()
         yield running
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def refuse(port: int, name: str = "no more") -> str:

@@ -5,23 +5,15 @@ import re
 import signal
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from helpers.configured import ALLOW, JSON, configured
-from helpers.socks import connect5, dial, read_exactly, read_reply5, request5
-from helpers.targets import target
+from helpers.socks import connect5, dial, echoes, read_exactly, read_reply5, request5
 from helpers.waiting import PATIENCE, until
 
 LOCAL, ALL4, ALL6, LOCAL6 = "127.0.0.1", "0.0.0.0", "[::]", "[::1]"
-
-
-@pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
 
 
 @pytest.fixture
@@ -34,11 +26,6 @@ def port() -> int:
 def listen(port: int, *hosts: str) -> str:
     addresses = ", ".join(f'"{host}:{port}"' for host in hosts)
     return f"listen = [{addresses}]\n" + JSON + ALLOW + 'from = ["127.0.0.0/8", "::1"]\n'
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def is_served(address: tuple[str, int], echo: tuple[str, int]) -> bool:

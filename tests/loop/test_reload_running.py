@@ -8,8 +8,7 @@ import pytest
 
 from helpers.accounts import cheap_hash
 from helpers.configured import ALLOW, JSON, LISTEN, Configured, configured, logged_in, tunnel_as, user
-from helpers.socks import connect5, dial, greet5, read_exactly, read_reply5, request4, request5
-from helpers.targets import target
+from helpers.socks import connect5, dial, echoes, greet5, read_exactly, read_reply5, request4, request5
 from helpers.udp import Association, datagrams
 from helpers.waiting import until
 from loop.engine_helpers import is_reset
@@ -21,21 +20,10 @@ SLOW = 'bandwidth = "1 KB/s"'  # all of it would take five minutes
 
 
 @pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
-
-
-@pytest.fixture
 def server(tmp_path: Path) -> Iterator[Configured]:
     with configured(tmp_path, OPEN) as running:
         running.ports()
         yield running
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def moved(server: Configured) -> int:

@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 import pytest
 
 from helpers.clocks import ShiftedClock
-from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.socks import greet5, read_all, read_reply5, request5, reset
 from helpers.udp import (
@@ -28,21 +27,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 V4 = "127.0.0.1"
 OTHER = "127.0.0.2"
 V6 = "::1"
-
-
-@pytest.fixture
-def running() -> Iterator[Running]:
-    """Run a server as it is without configuration."""
-    with serving() as server:
-        NameService({"localhost": [V4, V6], "other.example": [OTHER]}).serve(server)
-        yield server
-
-
-@pytest.fixture
-def there() -> Iterator[socket.socket]:
-    """Open a target's socket."""
-    with datagrams() as sock:
-        yield sock
 
 
 # one shared port

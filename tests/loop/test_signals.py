@@ -7,14 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
 
 from helpers.serving import Command, Running, command, serving
 from helpers.socks import connect5, dial, read_exactly
-from helpers.targets import target
+from helpers.targets import accept, target
 from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import is_reset, read_all
 from tabi.config.settings import TimeLimits
@@ -32,21 +31,6 @@ PATIENT = (
 )
 
 both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-
-
-@pytest.fixture
-def listener() -> Iterator[socket.socket]:
-    """Listen as a target that the test itself plays."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        sock.settimeout(PATIENCE)
-        yield sock
-
-
-def accept(listener: socket.socket) -> socket.socket:
-    """Accept, every wait bounded."""
-    sock, _ = listener.accept()
-    sock.settimeout(PATIENCE)
-    return sock
 
 
 def is_refused(port: int) -> bool:

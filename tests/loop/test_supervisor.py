@@ -13,23 +13,12 @@ import pytest
 
 from helpers.configured import ALLOW, JSON, LISTEN, asked_as, children, configured, gone, tunnel_as, user
 from helpers.serving import SERVE
-from helpers.socks import connect5, dial, greet5, read_exactly, read_reply5, request5
-from helpers.targets import closed_port, target
+from helpers.socks import connect5, dial, echoes, greet5, read_exactly, read_reply5, request5
+from helpers.targets import closed_port
 from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import is_reset
 
 OPEN = LISTEN + JSON + ALLOW
-
-
-@pytest.fixture
-def echo() -> Iterator[tuple[str, int]]:
-    with target() as address:
-        yield address
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 # start

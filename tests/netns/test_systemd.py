@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from helpers.socks import connect5, read_exactly
+from helpers.socks import connect5, echoes
 from helpers.systemd import CannotBootError, Systemd, booted
 from helpers.targets import target
 from helpers.waiting import until
@@ -48,11 +48,6 @@ def echo(machine: Systemd) -> Iterator[tuple[str, int]]:
 def start(system: Systemd, unit: str = "tabi.service") -> None:
     done = system.systemctl("start", unit)
     assert done.returncode == 0, done.stderr + system.diagnostics()
-
-
-def echoes(sock: socket.socket, data: bytes = b"ping") -> bool:
-    sock.sendall(data)
-    return read_exactly(sock, len(data)) == data
 
 
 def is_served(system: Systemd, proxy: tuple[str, int], echo: tuple[str, int]) -> bool:
