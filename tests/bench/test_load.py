@@ -60,8 +60,12 @@ def proxy(tabi: Command) -> str:
 
 
 def lines_of(tabi: Command, count: float) -> list[dict[str, Any]]:
-    """Wait until so many sessions are logged."""
-    return until(lambda: tabi.records if len(tabi.records) >= count else [], f"{count} lines")
+    """Wait until so many sessions are logged.
+
+    An echo that cannot send does not read either: when the generator resets its end, what it had sent is on its way to
+    that target until tabi gives it up, after 30 seconds without an acknowledged byte.
+    """
+    return until(lambda: tabi.records if len(tabi.records) >= count else [], f"{count} lines", patience=60.0)
 
 
 @pytest.mark.parametrize(
