@@ -11,6 +11,7 @@ from tabi.relay.lane import LaneEngine
 
 __all__ = [
     "ENGINE_NAME",
+    "HAS_LANE",
     "Cause",
     "Closer",
     "End",
@@ -23,6 +24,8 @@ __all__ = [
 ]
 
 _Build = choose()
+
+HAS_LANE: bool = hasattr(_Build, "open_lane")
 
 ENGINE_NAME: str = _Build.name  # type: ignore[attr-defined]  # a class attribute of both builds
 

@@ -30,7 +30,7 @@ from tabi.net.resolver import Resolver
 from tabi.net.watch import Watch
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
-from tabi.relay import Engine, make_engine, make_lane_engine
+from tabi.relay import HAS_LANE, Engine, make_engine, make_lane_engine
 from tabi.relay.lane import Exhausted, Handover, LaneEngine
 from tabi.server import associate, bind, connect, resolve
 from tabi.server.accounts import Accounts
@@ -86,7 +86,8 @@ class Server:
             hold over all workers.
         numbers: of the sessions, each another one; the default counts from 1, or as the table of the lane does.
         workers: processes that share what the system grants a user, such as pipes.
-        lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: as TABI_LANE says, 1 or 0.
+        lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: as TABI_LANE says, 1 or 0,
+            or else if the build of the engine that runs here has a lane.
     """
 
     policy: Policy  # an attribute and not a method: it is called without self
@@ -110,7 +111,7 @@ class Server:
         self.policy = policy
         self.commands = COMMANDS
         self.lane = ExpressLane(self)
-        wants_lane = (os.environ.get("TABI_LANE", "0") == "1") if lane is None else lane
+        wants_lane = _wants_lane() if lane is None else lane
         self._own_table = SharedTable.create(1) if wants_lane and counts is None else None
         if counts is None:
             counts = LocalCounts() if self._own_table is None else self._own_table
@@ -509,3 +510,7 @@ class Server:
     def _write(self, text: str) -> None:
         if self._write_log is not None:
             self._write_log(text)
+
+
+def _wants_lane() -> bool:
+    return {"0": False, "1": True}.get(os.environ.get("TABI_LANE", ""), HAS_LANE)
