@@ -10,16 +10,15 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from helpers.socks import request5
-from loop.engine_helpers import DEADLINE, made, next_end
+from loop.engine_helpers import BUILDS, DEADLINE, made, next_end
 from tabi.relay import End, FlowLimits, LaneEngine
-from tabi.relay._engine_py import PureEngine
 from tabi.relay.lane import NONE, PASSWORD, Ask, Call, Counter, Door, Exhausted, Handover, Permit
-from tabi.relay.rows import Rows
+from tabi.relay.rows import SharedRows
 
 C = TypeVar("C", Ask, Handover, Exhausted)
 
-LANES = ["pure"]
-"""The builds that have a lane."""
+LANES = sorted(build for build, engine in BUILDS.items() if engine is not None)
+"""The builds that are there; each has a lane."""
 
 ALL, CLIENT, HANDSHAKES, USER, RULE, NUMBERS = range(6)
 NO_LIMIT = -1
@@ -34,7 +33,7 @@ class Lane:
 
     engine: LaneEngine
     listener: socket.socket
-    rows: Rows
+    rows: SharedRows
     waiting: list[Call] = field(default_factory=list)
     handed: set[int] = field(default_factory=set)  # descriptors that were handed over, and taken by nobody yet
     doors: int = 0
@@ -123,11 +122,10 @@ class Lane:
 def opened(build: str, *, patience: float = DEADLINE, host: str = "127.0.0.1") -> Iterator[Lane]:
     """Run an engine of this build with an open lane, and see that it leaves nothing counted that it should not."""
     engine = made(build)
-    assert isinstance(engine, PureEngine), "the compiled engine has no lane yet"
     engine.start()
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        rows = Rows(memoryview(bytearray(8 * 6)).cast("q"), 1, 0)
+        rows = engine.make_rows(memoryview(bytearray(8 * 6)).cast("q"), 1, 0)
         engine.open_lane(rows, numbers=NUMBERS, patience=patience)
         with socket.create_server((host, 0), family=family, backlog=2048) as listener:
             listener.setblocking(False)

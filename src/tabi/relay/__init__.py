@@ -8,10 +8,11 @@ from tabi.relay._choice import choose
 from tabi.relay._engine_py import PureEngine
 from tabi.relay.interface import Cause, Closer, End, Engine, FlowLimits, Live
 from tabi.relay.lane import LaneEngine
+from tabi.relay.rows import SharedRows
 
 __all__ = [
     "ENGINE_NAME",
-    "HAS_LANE",
+    "LANE_BY_DEFAULT",
     "Cause",
     "Closer",
     "End",
@@ -21,11 +22,13 @@ __all__ = [
     "Live",
     "make_engine",
     "make_lane_engine",
+    "make_rows",
 ]
 
 _Build = choose()
 
-HAS_LANE: bool = hasattr(_Build, "open_lane")
+LANE_BY_DEFAULT: bool = _Build is PureEngine
+"""Whether the engine's express lane is opened unless somebody says otherwise."""
 
 ENGINE_NAME: str = _Build.name  # type: ignore[attr-defined]  # a class attribute of both builds
 
@@ -41,5 +44,10 @@ def make_engine(*, workers: int = 1, spin: bool = True) -> Engine:
 
 
 def make_lane_engine(*, workers: int = 1, spin: bool = True) -> LaneEngine:
-    """Make an engine that has an express lane: the pure one, for the compiled one has none yet."""
-    return PureEngine(workers=workers, spin=spin)
+    """Make an engine whose express lane is to be opened."""
+    return _Build(workers=workers, spin=spin)
+
+
+def make_rows(words: memoryview, columns: int, column: int) -> SharedRows:
+    """Make the counters (see `tabi.relay.rows`) that such an engine and its control plane share."""
+    return _Build.make_rows(words, columns, column)  # type: ignore[attr-defined,no-any-return]  # as above

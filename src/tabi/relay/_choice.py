@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from tabi.relay import _sources
 from tabi.relay._engine_py import PureEngine
-from tabi.relay.interface import Engine
+from tabi.relay.lane import LaneEngine
 
 __all__ = ["choose"]
 
@@ -19,7 +19,7 @@ the compiled engine is older than its source and is left aside for the pure one;
 """
 
 
-def choose() -> Callable[..., Engine]:
+def choose() -> Callable[..., LaneEngine]:
     """Give the class of the engine to be used."""
     if os.environ.get("TABI_PURE", "0") not in {"", "0"}:
         return PureEngine

@@ -19,21 +19,23 @@ from tabi.relay._native cimport groups as sharing
 from tabi.relay._native cimport loop as loops
 from tabi.relay._native cimport memory
 from tabi.relay._native cimport slab as slabs
-from tabi.relay._native.flow cimport GIVEN, LIVE, OVER, Flow, Record, Side
+from tabi.relay._native.flow cimport GIVEN, LIVE, OVER, Flow, Record, Side, Tail
 from tabi.relay._native.groups cimport Group, Share
 from tabi.relay._native.loop cimport Loop, Order
 from tabi.relay._native.memory cimport tabi_blocks
 from tabi.relay._native.node cimport BUCKET, CUT, GROUP, LIMIT, Node, take_all
 from tabi.relay._native.relay cimport BUG, SHUTDOWN
+from tabi.relay._native.slab cimport Slab
 from tabi.relay._native.sys cimport close, eventfd_read, eventfd_write
-from tabi.relay._native.sys cimport load_byte, load_count, monotonic, store_count, store_int
+from tabi.relay._native.sys cimport load_byte, load_count, load_int, monotonic, store_count, store_int
 
+from tabi.relay import lane
 from tabi.relay._pipes import pipes_of_worker
 from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay.bucket import Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, Live
 
-__all__ = ["DIGEST", "CompiledEngine", "allocated"]
+__all__ = ["DIGEST", "CompiledEngine", "CompiledRows", "allocated"]
 
 cdef extern from *:
     """
@@ -56,45 +58,30 @@ def allocated() -> int:
 
 
 cdef bytes record_of(Flow *flow):
-    return PyBytes_FromStringAndSize(flow.record.bytes, flow.record.size)
+    cdef Tail *tail = &flow.tail
+    facts = PyBytes_FromStringAndSize(flow.record.bytes, flow.record.size)
+    if not tail.session:
+        return facts
+    return facts + lane.pack_tail(tail.session, tail.accepted, tail.port, tail.handshake, tail.resolve, tail.connect)
 
 
-cdef class _Group:
-    """Keeps a group, and the memory that its bucket lies in."""
+cdef Record *make_record(bytes facts) except NULL:
+    """Make a record that one holds."""
+    cdef uint32_t size = PyBytes_GET_SIZE(facts)
+    cdef Record *record = <Record *>memory.take(sizeof(Record) + size)
+    if record == NULL:
+        raise MemoryError
+    record.holders = 1
+    record.size = size
+    memcpy(record.bytes, PyBytes_AS_STRING(facts), size)
+    return record
 
-    cdef Group *group
-    cdef list held  # whatever backs the words; once used, the engine's thread may look at them
 
-    def __cinit__(self):
-        self.held = []
-        self.group = <Group *>memory.take_zeroed(1, sizeof(Group))
-        if self.group == NULL:
-            raise MemoryError
-        self.group.node.kind = GROUP
-        self.lie_in(Cell.private())
-
-    def __dealloc__(self):
-        if self.group != NULL:
-            sharing.check_is_empty(self.group)
-            memory.drop(self.group)
-
-    cdef lie_in(self, cell):
-        """Take another place for the bucket; it has no rate now."""
-        cdef int64_t[::1] words = cell.words
-        cdef buckets.Bucket *bucket = &self.group.bucket
-        if words.shape[0] < 2 + cell.column:
-            raise ValueError(f"a cell of {words.shape[0]} words has no column {cell.column}")
-        self.held.append(cell)
-        bucket.words = &words[0]
-        bucket.columns = words.shape[0] - 1
-        bucket.column = cell.column
-        bucket.lock = cell.lock
-        bucket.offset = cell.offset
-        bucket.base = words[1 + cell.column] & ~buckets.WAITING
+include "_native/group.pxi"
 
 
 @cython.no_gc_clear  # `__dealloc__` needs the groups
-cdef class CompiledEngine:
+cdef class RelayEngine:
     """An `Engine` (see `tabi.relay.interface`) whose thread never waits for Python's lock.
 
     Args:
@@ -167,7 +154,7 @@ cdef class CompiledEngine:
 
     def adopt(self, int inbound, int outbound, bytes early, bytes pending, limits, bytes record, *, bint ring=True):
         """Take over two established stream sockets and return the number of the flow (see `Engine.adopt`)."""
-        cdef Flow *flow = slabs.take(&self.loop.slab)
+        cdef Flow *flow = slabs.take(&self.loop.slab, GIVEN)
         try:
             if flow == NULL:
                 raise MemoryError
@@ -192,17 +179,12 @@ cdef class CompiledEngine:
 
     cdef fill(self, Flow *flow, limits, bytes record):
         """Say in a slot what a flow is to be, but for what is owed to the sides."""
-        cdef uint32_t size = PyBytes_GET_SIZE(record)
         idle, half_open, lifetime, named = limits
         flow.idle = idle
         flow.half_open = half_open
         flow.lifetime = lifetime
         flow.started = flow.last = self.read_clock()
-        flow.record = <Record *>memory.take(sizeof(Record) - 1 + size)
-        if flow.record == NULL:
-            raise MemoryError
-        flow.record.size = size
-        memcpy(flow.record.bytes, PyBytes_AS_STRING(record), size)
+        flow.record = make_record(record)
         flow.share = self.make_share(named)
         if flow.share != NULL:
             flow.share.flow = &flow.node
@@ -251,16 +233,20 @@ cdef class CompiledEngine:
     def ends(self):
         """Take all ends that wait, the oldest first."""
         cdef uint64_t count = 0
-        cdef Node *node, *after
+        cdef Node *node
+        cdef Node *after
         ends = []
         eventfd_read(self.loop.report, &count)  # first: an end that comes in between rings once too often, not never
         node = take_all(&self.loop.ended)
         while node != NULL:
             after = node.next
             ends.append(self.end_of(<Flow *>node))
-            slabs.give(&self.loop.slab, <Flow *>node)
+            slabs.give(self.slab_of(<Flow *>node), <Flow *>node)
             node = after
         return ends
+
+    cdef Slab *slab_of(self, Flow *flow):
+        return &self.loop.slab if slabs.is_of(&self.loop.slab, flow) else &self.loop.arrivals
 
     cdef end_of(self, Flow *flow):
         closer, cause = CLOSERS[flow.node.state - OVER], CAUSES[flow.node.cause]
@@ -273,20 +259,24 @@ cdef class CompiledEngine:
 
         A chunk of slots at a time: in between other threads may have their turn, and a slot stays where it is.
         """
-        cdef int index = 0
         found = []
-        while index < self.loop.slab.slots:
-            self.look_at_chunk(index, found)
+        self.look_at_slab(&self.loop.slab, found)
+        self.look_at_slab(&self.loop.arrivals, found)
+        return found
+
+    cdef look_at_slab(self, Slab *slab, list found):
+        cdef int index = 0
+        while index < load_int(&slab.slots):
+            self.look_at_chunk(slab, index, found)
             index += slabs.CHUNK
             with nogil:
                 pass
-        return found
 
-    cdef look_at_chunk(self, int begin, list found):
+    cdef look_at_chunk(self, Slab *slab, int begin, list found):
         cdef int index
         cdef Flow *flow
         for index in range(begin, begin + slabs.CHUNK):
-            flow = slabs.at(&self.loop.slab, index)
+            flow = slabs.at(slab, index)
             if load_byte(&flow.node.state) in (GIVEN, LIVE):
                 found.append(self.live_of(flow))
 
@@ -375,7 +365,8 @@ cdef class CompiledEngine:
 
     def __len__(self):
         """Count the flows that are not over, with those not yet taken up."""
-        return self.adopted - load_count(&self.loop.over)
+        cdef int64_t over = load_count(&self.loop.over)  # first: what begins in between is one more, and not one less
+        return self.adopted + (load_count(&self.loop.hall.begun) if self.loop.hall != NULL else 0) - over
 
     def step(self):
         """Do in this thread what is to be done now; for tests, in place of `start`."""
@@ -398,3 +389,6 @@ cdef class CompiledEngine:
         """Close `fileno`."""
         close(self.loop.report)
         self.loop.report = -1  # the number may be somebody else's by now
+
+
+include "_native/face.pxi"

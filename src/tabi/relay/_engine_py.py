@@ -23,7 +23,7 @@ from tabi.relay._relay import Relay
 from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
 from tabi.relay.lane import Call, Door, Permit
-from tabi.relay.rows import Rows
+from tabi.relay.rows import Rows, SharedRows
 
 __all__ = ["PureEngine"]
 
@@ -76,6 +76,7 @@ class PureEngine:
     """
 
     name: Final = "pure"
+    make_rows: Final = Rows
 
     def __init__(
         self,
@@ -166,7 +167,7 @@ class PureEngine:
 
     # the express lane
 
-    def open_lane(self, rows: Rows, *, numbers: int, patience: float) -> None:
+    def open_lane(self, rows: SharedRows, *, numbers: int, patience: float) -> None:
         """Open the lane; once, after `start`."""
         lane = self._lane = Lane(
             self._relay, rows, numbers=numbers, patience=patience, clock=self._clock, take_flow=self._take_flow

@@ -6,7 +6,7 @@ from tabi.relay._arrival import Arrival, Stage
 from tabi.relay._relay import Relay
 from tabi.relay._wheel import Wheel
 from tabi.relay.lane import Call, Counter, Handover
-from tabi.relay.rows import Rows
+from tabi.relay.rows import SharedRows
 
 __all__ = ["Hall"]
 
@@ -20,7 +20,7 @@ class Hall:
         clock: seconds, monotonic.
     """
 
-    def __init__(self, relay: Relay, rows: Rows, clock: Callable[[], float]) -> None:
+    def __init__(self, relay: Relay, rows: SharedRows, clock: Callable[[], float]) -> None:
         self._relay = relay
         self._rows = rows
         self._clock = clock

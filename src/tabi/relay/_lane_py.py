@@ -21,7 +21,7 @@ from tabi.relay._messages import end_of_greeting, end_of_login, end_of_request4,
 from tabi.relay._relay import Relay
 from tabi.relay.lane import NONE, PASSWORD, Ask, Door, Exhausted, Permit, pack_tail
 from tabi.relay.options import prepare
-from tabi.relay.rows import Rows
+from tabi.relay.rows import SharedRows
 
 __all__ = ["MOST_CALLS", "Lane"]
 
@@ -63,7 +63,7 @@ class Lane(Hall):
     def __init__(
         self,
         relay: Relay,
-        rows: Rows,
+        rows: SharedRows,
         *,
         numbers: int,
         patience: float,

@@ -15,7 +15,7 @@ _HERE = Path(__file__).parent
 def files() -> list[Path]:
     """List what the compiled engine is made of; nothing where there is no source."""
     face = _HERE / "_engine.pyx"
-    return [face, *sorted((_HERE / "_native").glob("*.pxd"))] if face.exists() else []
+    return [face, *sorted((_HERE / "_native").glob("*.px[di]"))] if face.exists() else []
 
 
 def digest() -> str:

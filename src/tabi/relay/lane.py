@@ -28,7 +28,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from tabi.relay.interface import Engine, FlowLimits
-from tabi.relay.rows import Rows
+from tabi.relay.rows import SharedRows
 
 __all__ = [
     "NONE", "PASSWORD", "Ask", "Call", "Counter", "Door", "Exhausted", "Handover", "LaneEngine", "Permit", "Tail",
@@ -194,11 +194,11 @@ class LaneEngine(Engine, Protocol):
     return* wait for the engine's thread; no other does.
     """
 
-    def open_lane(self, rows: Rows, *, numbers: int, patience: float) -> None:
+    def open_lane(self, rows: SharedRows, *, numbers: int, patience: float) -> None:
         """Open the lane; once, after `start`.
 
         Args:
-            rows: what doors and permits count in.
+            rows: what doors and permits count in; of the engine's own build.
             numbers: the row by which sessions are numbered (`Rows.number`); each arrival takes one.
             patience: seconds from accept in which each stage has to have begun, or the connection is handed over.
         """

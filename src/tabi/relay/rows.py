@@ -1,7 +1,8 @@
 """Counters in memory that several processes share: a row is one counter, of which each process writes one cell.
 
 A cell belongs to its process and not to one of its threads: the engine counts sessions in, the control plane counts
-them out, and neither has to know who it was. So cells are added to atomically, here under a lock. To enter a row is to
+them out, and neither has to know who it was. So cells are added to atomically: here under a lock, by the compiled twin,
+which goes with the compiled engine, in one operation of the processor. To enter a row is to
 add one to one's own cell, take the sum, and take it back if that is too much: of all who race for the last place, those
 who see too much step back, possibly all of them, and never do too many get in.
 
@@ -10,12 +11,40 @@ keys in rows writes it (`tabi.server.sharedtable`).
 """
 
 import threading
-from typing import Final
+from typing import Final, Protocol
 
-__all__ = ["PIN", "Rows"]
+__all__ = ["PIN", "Rows", "SharedRows"]
 
 PIN: Final = 1 << 40
 _COUNT: Final = PIN - 1
+
+
+class SharedRows(Protocol):
+    """Rows of either build; `Rows` says what each method does."""
+
+    def enter(self, row: int, limit: int) -> bool:
+        """Count one in, unless there would be more than `limit` then."""
+
+    def leave(self, row: int) -> None:
+        """Take back an `enter` that was granted."""
+
+    def add(self, row: int, delta: int) -> int:
+        """Add to our cell, and return what is counted in it now."""
+
+    def number(self, row: int) -> int:
+        """Take a number that nobody has got by this row."""
+
+    def own(self, row: int) -> int:
+        """Say how many were counted in by this process."""
+
+    def total(self, row: int) -> int:
+        """Say how many were counted in by all."""
+
+    def unpin(self, row: int) -> bool:
+        """Give the row up if nothing is counted in our cell; say whether it was."""
+
+    def close(self) -> None:
+        """Let go of the memory; nothing is counted any more."""
 
 
 class Rows:
@@ -78,3 +107,7 @@ class Rows:
                 return False
             self._words[own] = 0
         return True
+
+    def close(self) -> None:
+        """Let go of the memory; nothing is counted any more."""
+        self._words = memoryview(b"").cast("q")

@@ -30,7 +30,7 @@ from tabi.net.resolver import Resolver
 from tabi.net.watch import Watch
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
-from tabi.relay import HAS_LANE, Engine, make_engine, make_lane_engine
+from tabi.relay import LANE_BY_DEFAULT, Engine, make_engine, make_lane_engine
 from tabi.relay.lane import Exhausted, Handover, LaneEngine
 from tabi.server import associate, bind, connect, resolve
 from tabi.server.accounts import Accounts
@@ -87,7 +87,7 @@ class Server:
         numbers: of the sessions, each another one; the default counts from 1, or as the table of the lane does.
         workers: processes that share what the system grants a user, such as pipes.
         lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: as TABI_LANE says, 1 or 0,
-            or else if the build of the engine that runs here has a lane.
+            or else with the pure build of the engine only.
     """
 
     policy: Policy  # an attribute and not a method: it is called without self
@@ -513,4 +513,4 @@ class Server:
 
 
 def _wants_lane() -> bool:
-    return {"0": False, "1": True}.get(os.environ.get("TABI_LANE", ""), HAS_LANE)
+    return {"0": False, "1": True}.get(os.environ.get("TABI_LANE", ""), LANE_BY_DEFAULT)

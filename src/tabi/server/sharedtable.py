@@ -24,8 +24,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from tabi.relay import make_rows
 from tabi.relay.bucket import Cell, lock_byte, unlock_byte
-from tabi.relay.rows import PIN, Rows
+from tabi.relay.rows import PIN
 
 __all__ = ["NUMBERS", "SharedTable"]
 
@@ -65,7 +66,7 @@ class SharedTable:
         if not 0 <= column < self._workers:
             raise ValueError(f"column {column} of {self._workers}")
         self._column = column
-        self.rows = Rows(self._words, self._workers, column)
+        self.rows = make_rows(self._words, self._workers, column)
         self._salt = bytes(self._words[2:_HEAD])
         self._bases: dict[bytes, int] = {}  # where the rows are that are pinned here
         self._held: set[bytes] = set()  # of these, those that the engine knows
@@ -96,6 +97,7 @@ class SharedTable:
 
     def close(self) -> None:
         """Let go of the table; buckets that lie in it go on until they are gone themselves."""
+        self.rows.close()
         self._words.release()
         try:
             self._memory.close()

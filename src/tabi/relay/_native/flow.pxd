@@ -1,12 +1,12 @@
 """The state of one flow: two sides and what is said about them at the end.
 
-An idle flow is what these structs weigh, the record, and nothing else: 136 bytes. The engine's thread alone writes to a
+An idle flow is what these structs weigh, the record, and nothing else: 176 bytes. The engine's thread alone writes to a
 flow from `Loop.orders` to `Loop.ended`; before and after it is the control plane's. Meanwhile others may read `taken`
 and `last`, one aligned word each, and what does not change: `number`, `record`, `started`.
 """
 
 from libc.errno cimport EBADF, EIO, errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
 from libc.string cimport memcpy
 
 from tabi.relay._native cimport memory
@@ -16,6 +16,7 @@ from tabi.relay._native.sys cimport (
     SHUT_WR,
     SO_OOBINLINE,
     abort_on_close,
+    add_count,
     close,
     do_not_block,
     set_option,
@@ -41,14 +42,16 @@ cdef enum State:  # of `Flow.node.state`
     FREE = 0
     GIVEN = 1  # on its way to the engine's thread
     LIVE = 2
-    OVER = 3  # on its way back
+    OVER = 3  # on its way back; plus the closer
+    ARRIVING = 6  # in the express lane, and not yet a flow
 
 cdef struct Owed:  # bytes for a socket, not yet taken by its kernel; the side frees it
     size_t begin
     size_t end
     uint8_t bytes[1]
 
-cdef struct Record:  # of the control plane, which frees it
+cdef struct Record:  # of the control plane; shared by flows of the express lane, whose tails differ. The last one frees it
+    int64_t holders
     uint32_t size
     char bytes[1]
 
@@ -67,6 +70,14 @@ cdef struct Side:
     int64_t taken  # bytes that this socket's kernel took
     Owed *out
 
+cdef struct Tail:  # what the express lane adds to a record (`tabi.relay.lane.Tail`)
+    int64_t session  # 0: there is none
+    double accepted
+    float handshake
+    float resolve
+    float connect
+    uint16_t port
+
 cdef struct Flow:
     Node node
     # fixed
@@ -79,10 +90,18 @@ cdef struct Flow:
     int64_t last  # when a byte last moved; when the flow ended, once it is over
     Share *share  # NULL: it may move as fast as it can
     Linger *linger  # NULL: no side is broken
+    void *arrival  # what it is as long as it is ARRIVING
+    Tail tail
     float idle  # seconds
     float half_open
     float lifetime
     uint32_t fin_tick  # when the first FIN came
+
+
+cdef inline void let_go_of(Record *record) noexcept nogil:
+    """Be one less that holds a record; NULL is nothing."""
+    if record != NULL and not add_count(&record.holders, -1):
+        memory.drop(record)
 
 
 cdef inline Flow *flow_of(Side *side) noexcept nogil:

@@ -12,6 +12,8 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 
 from tabi.relay._native cimport groups as sharing
+from tabi.relay._native cimport hall as halls
+from tabi.relay._native cimport lane as lanes
 from tabi.relay._native cimport memory
 from tabi.relay._native cimport pipes as pool
 from tabi.relay._native cimport pump as pumps
@@ -20,9 +22,12 @@ from tabi.relay._native cimport slab as slabs
 from tabi.relay._native cimport spin as spins
 from tabi.relay._native cimport traffic
 from tabi.relay._native cimport wheel as wheels
-from tabi.relay._native.flow cimport LIVE, Flow, Side
+from tabi.relay._native.arrival cimport Arrival, Listener
+from tabi.relay._native.flow cimport ARRIVING, LIVE, Flow, Side, flow_of
 from tabi.relay._native.groups cimport Group, Share
-from tabi.relay._native.node cimport BUCKET, CUT, FLOW, LIMIT, Node, load_node, push, take_all
+from tabi.relay._native.hall cimport Hall
+from tabi.relay._native.lane cimport Errand
+from tabi.relay._native.node cimport ARRIVAL, BUCKET, CUT, ERRAND, FLOW, LIMIT, Node, load_node, push, take_all
 from tabi.relay._native.relay cimport SHUTDOWN, Cause, Relay
 from tabi.relay._native.slab cimport Slab
 from tabi.relay._native.spin cimport Spin
@@ -46,6 +51,8 @@ from tabi.relay._native.sys cimport (
     load_count,
     load_int,
     monotonic,
+    sem_post,
+    sem_t,
     store_int,
     swap_int,
 )
@@ -53,6 +60,7 @@ from tabi.relay._native.sys cimport (
 cdef enum Tag:
     SIDE = 0
     BELL = 1
+    LISTENER = 2
     TAGS = 7  # the bits
 
 cdef enum:
@@ -74,6 +82,8 @@ cdef struct Loop:
     Relay relay
     Spin spin
     epoll_event events[BATCH]
+    Slab arrivals  # slots of the express lane's flows
+    Hall *hall  # of that lane; NULL: it is not open
     # the control plane's
     Slab slab
     bint is_over  # for good
@@ -99,6 +109,7 @@ cdef inline int prepare(Loop *loop, int pipes, int splice_after, bint spin) noex
     """Open what it needs. Return an errno; `dispose` is due in any case."""
     cdef epoll_event event
     cdef Relay *relay = &loop.relay
+    cdef bint has_slabs
     loop.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     loop.report = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     relay.epoll = epoll_create1(EPOLL_CLOEXEC)
@@ -113,7 +124,8 @@ cdef inline int prepare(Loop *loop, int pipes, int splice_after, bint spin) noex
     relay.pump.buffer = <uint8_t *>memory.take(pumps.READ_SIZE)
     pool.prepare(&relay.pump.pipes, pipes)
     spins.prepare(&loop.spin, spin)
-    return 0 if relay.pump.buffer != NULL and slabs.prepare(&loop.slab) else ENOMEM
+    has_slabs = slabs.prepare(&loop.arrivals, 1) and slabs.prepare(&loop.slab, 0)  # the latter says that both are there
+    return 0 if relay.pump.buffer != NULL and has_slabs else ENOMEM
 
 
 cdef inline void wake(Loop *loop) noexcept nogil:
@@ -189,8 +201,15 @@ cdef inline int wait_for_events(Loop *loop) noexcept nogil:
 cdef inline void dispatch(Loop *loop, epoll_event *event) noexcept nogil:
     """Give an event to whom it is for."""
     cdef uint64_t tag = event.data.u64 & TAGS
+    cdef Flow *flow
     if tag == SIDE:
-        traffic.handle(&loop.relay, <Side *>event.data.u64, event.events)
+        flow = flow_of(<Side *>event.data.u64)
+        if flow.node.state == LIVE:
+            traffic.handle(&loop.relay, <Side *>event.data.u64, event.events)
+        elif flow.node.state == ARRIVING:
+            lanes.handle(loop.hall, <Side *>event.data.u64, flow, event.events)
+    elif tag == LISTENER:
+        lanes.knock(loop.hall, <Listener *>(event.data.u64 & ~<uint64_t>TAGS))
     else:
         check(tag == BELL)
 
@@ -203,6 +222,8 @@ cdef inline void look_at_due(Loop *loop) noexcept nogil:
         after = node.next
         if node.kind == FLOW:
             traffic.look(&loop.relay, <Flow *>node)
+        elif node.kind == ARRIVAL:
+            halls.look(loop.hall, <Arrival *>(<Flow *>node).arrival)
         else:
             sharing.rouse(&loop.relay.groups, <Group *>node)
         node = after
@@ -215,11 +236,38 @@ cdef inline void obey_for_flows(Loop *loop, Order *order) noexcept nogil:
     for number in range(order.count):
         flow = slabs.find(&loop.slab, order.numbers[number])
         if flow == NULL:
+            flow = slabs.find(&loop.arrivals, order.numbers[number])
+        if flow == NULL:
             continue
         if order.node.kind == CUT:
             relays.cut(&loop.relay, flow, <Cause>order.node.cause)
         else:
             traffic.limit(&loop.relay, flow, order.idle, order.half_open, order.lifetime, order.share)
+
+
+cdef inline void hand_back(Loop *loop) noexcept nogil:
+    """Let the control plane have the flows that are over, and the calls. It is told when there is something."""
+    cdef Relay *relay = &loop.relay
+    cdef bint has_news = loop.hall != NULL and halls.publish(loop.hall)
+    if relay.over != NULL:
+        add_count(&loop.over, relay.over_count)
+        has_news |= push(&loop.ended, relay.over, relay.over_oldest)
+        relay.over = relay.over_oldest = NULL
+        relay.over_count = 0
+    if has_news:
+        eventfd_write(loop.report, 1)
+    if loop.hall != NULL:
+        lanes.keep_pace(loop.hall)
+
+
+cdef inline void run_errand(Loop *loop, Errand *errand) noexcept nogil:
+    """Do what is asked of the express lane. Who waits for it finds what came of it."""
+    cdef sem_t *done = errand.done
+    lanes.run(loop.hall, errand)
+    memory.drop(errand)
+    if done != NULL:
+        hand_back(loop)
+        sem_post(done)
 
 
 cdef inline void obey(Loop *loop, Node *node) noexcept nogil:
@@ -230,6 +278,8 @@ cdef inline void obey(Loop *loop, Node *node) noexcept nogil:
         after = node.next
         if node.kind == FLOW:
             traffic.take_up(&loop.relay, <Flow *>node)
+        elif node.kind == ERRAND:
+            run_errand(loop, <Errand *>node)
         else:
             order = <Order *>node
             if node.kind == BUCKET:
@@ -241,28 +291,33 @@ cdef inline void obey(Loop *loop, Node *node) noexcept nogil:
         node = after
 
 
-cdef inline void hand_back(Loop *loop) noexcept nogil:
-    """Let the control plane have the flows that are over. It is told when the first one is there."""
-    cdef Relay *relay = &loop.relay
-    if relay.over == NULL:
-        return
-    add_count(&loop.over, relay.over_count)
-    if push(&loop.ended, relay.over, relay.over_oldest):
-        eventfd_write(loop.report, 1)
-    relay.over = relay.over_oldest = NULL
-    relay.over_count = 0
+cdef inline bint is_waited_for(Node *orders) noexcept nogil:
+    """Say whether somebody waits for one of these."""
+    while orders != NULL:
+        if orders.kind == ERRAND and (<Errand *>orders).done != NULL:
+            return True
+        orders = orders.next
+    return False
+
+
+cdef inline void handle(Loop *loop, int count) noexcept nogil:
+    """Handle so many events."""
+    cdef int number
+    for number in range(count):
+        dispatch(loop, &loop.events[number])
 
 
 cdef inline void turn(Loop *loop, int count) noexcept nogil:
     """Handle so many events, and do all that is due.
 
-    Orders are taken off the stack before the clock is read, and obeyed last: who gives one finds all done that was due.
+    Orders are taken off the stack before the clock is read, and obeyed last: who gives one finds all done that was due;
+    and who waits for one, all that there was an event of.
     """
     cdef Node *orders = take_all(&loop.orders) if load_node(&loop.orders) != NULL else NULL
-    cdef int number
     loop.relay.now = clock(loop)
-    for number in range(count):
-        dispatch(loop, &loop.events[number])
+    handle(loop, count)
+    if loop.hall != NULL and is_waited_for(orders):
+        handle(loop, look_for_events(loop))
     if loop.relay.ready_count:
         traffic.go_on(&loop.relay)
     look_at_due(loop)
@@ -270,6 +325,8 @@ cdef inline void turn(Loop *loop, int count) noexcept nogil:
         traffic.serve_groups(&loop.relay)
     obey(loop, orders)
     hand_back(loop)
+    if loop.hall != NULL:
+        halls.sweep(loop.hall)
 
 
 cdef inline int run(Loop *loop) noexcept nogil:
@@ -286,21 +343,31 @@ cdef inline int run(Loop *loop) noexcept nogil:
     return 0
 
 
+cdef inline void cut_all(Loop *loop, Slab *slab) noexcept nogil:
+    """Cut all flows that have their slots here."""
+    cdef int index
+    for index in range(slab.slots):
+        if slabs.at(slab, index).node.state == LIVE:
+            relays.cut(&loop.relay, slabs.at(slab, index), loop.why)
+
+
 cdef inline void shut_down(Loop *loop, Cause why) noexcept nogil:
     """Cut all flows, close everything but what tells of their ends. The engine's thread must be over."""
     cdef Relay *relay = &loop.relay
-    cdef int index
     if loop.is_over:
         return
     loop.is_over = True
     loop.why = why
     relay.now = clock(loop)
     obey(loop, take_all(&loop.orders))
-    for index in range(loop.slab.slots):
-        if slabs.at(&loop.slab, index).node.state == LIVE:
-            relays.cut(relay, slabs.at(&loop.slab, index), why)
+    if loop.hall != NULL:
+        lanes.end(loop.hall)
+    cut_all(loop, &loop.slab)
+    cut_all(loop, &loop.arrivals)
     traffic.go_on(relay)
     hand_back(loop)
+    if loop.hall != NULL:
+        halls.sweep(loop.hall)
     pool.close_all(&relay.pump.pipes)
     close(relay.epoll)
     close(loop.bell)
@@ -325,6 +392,9 @@ cdef inline void dispose(Loop *loop) noexcept nogil:
     if loop.slab.chunks != NULL:
         shut_down(loop, SHUTDOWN)
         slabs.close(&loop.slab)
+        slabs.close(&loop.arrivals)
+    if loop.hall != NULL:
+        halls.dispose(loop.hall)
     memory.drop(loop.relay.pump.buffer)
     free(loop.relay.ready)
     memory.drop(loop)

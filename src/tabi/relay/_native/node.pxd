@@ -13,6 +13,8 @@ cdef enum Kind:
     CUT
     LIMIT
     BUCKET
+    ARRIVAL  # for the wheel: a slot that is no flow yet
+    ERRAND  # an order for the express lane
 
 cdef struct Node:
     # the list that it is in: orders, the wheel, ended flows, free ones; one at a time

@@ -17,6 +17,7 @@ cdef extern from * nogil:
     #include <errno.h>
     #include <fcntl.h>
     #include <sched.h>
+    #include <semaphore.h>
     #include <signal.h>
     #include <stdint.h>
     #include <string.h>
@@ -44,6 +45,11 @@ cdef extern from * nogil:
         struct timespec t;
         clock_gettime(CLOCK_MONOTONIC, &t);
         return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+    }
+    static inline double wall_clock(void) {
+        struct timespec t;
+        clock_gettime(CLOCK_REALTIME, &t);
+        return t.tv_sec + t.tv_nsec / 1e9;
     }
     static inline int set_option(int fd, int name, int value) {
         return setsockopt(fd, SOL_SOCKET, name, &value, sizeof value);
@@ -87,7 +93,7 @@ cdef extern from * nogil:
         uint32_t events
         epoll_data_t data
     const uint32_t EPOLLIN, EPOLLOUT, EPOLLERR, EPOLLHUP, EPOLLRDHUP, EPOLLPRI, EPOLLET
-    const int EPOLL_CTL_ADD, EPOLL_CLOEXEC
+    const int EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CLOEXEC
     int epoll_create1(int flags)
     int epoll_ctl(int epoll, int operation, int fd, epoll_event *event)
     int epoll_wait(int epoll, epoll_event *events, int most, int milliseconds)
@@ -103,6 +109,13 @@ cdef extern from * nogil:
     int shutdown(int fd, int how)
     int close(int fd)
 
+    ctypedef struct sem_t:
+        pass
+    int sem_init(sem_t *semaphore, int shared, unsigned int value)
+    int sem_wait(sem_t *semaphore)
+    int sem_post(sem_t *semaphore)
+    int sem_destroy(sem_t *semaphore)
+
     const int O_NONBLOCK, O_CLOEXEC, F_SETPIPE_SZ
     const unsigned int SPLICE_F_NONBLOCK
     int pipe2(int *ends, int flags)
@@ -115,6 +128,7 @@ cdef extern from * nogil:
     void nap(long nanoseconds)
 
     int64_t monotonic()  # nanoseconds
+    double wall_clock()  # seconds since the epoch
     int set_option(int fd, int name, int value)  # of SOL_SOCKET
     int take_socket_error(int fd)  # SO_ERROR, which the kernel tells once and forgets
     int abort_on_close(int fd)  # SO_LINGER {on, 0}: close() sends RST and throws away what is queued

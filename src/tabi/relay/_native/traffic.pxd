@@ -154,8 +154,6 @@ cdef inline void move(Relay *relay, Flow *flow, Side *source, bint sure) noexcep
 cdef inline void handle(Relay *relay, Side *side, uint32_t event) noexcept nogil:
     """Do what an event asks for."""
     cdef Flow *flow = flows.flow_of(side)
-    if flow.node.state != LIVE:  # it ended earlier in this batch
-        return
     if event & EPOLLERR:
         flows.take_error(side)
     if side.err or flow.linger != NULL:
