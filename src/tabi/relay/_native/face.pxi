@@ -244,7 +244,8 @@ cdef class CompiledEngine(RelayEngine):
         cdef Door made
         made.number, made.methods, made.socks4 = door.number, door.methods, door.socks4
         for at in range(3):
-            made.counters[at].row, made.counters[at].limit = self.rows.checked(door.counters[at][0]), door.counters[at][1]
+            made.counters[at].row = self.rows.checked(door.counters[at][0])
+            made.counters[at].limit = door.counters[at][1]
         if not parse_address(door.local.encode(), &local) or not parse_address(door.client.encode(), &client):
             return
         errand = self.make_errand(lanes.DOOR)

@@ -50,8 +50,8 @@ cdef struct Owed:  # bytes for a socket, not yet taken by its kernel; the side f
     size_t end
     uint8_t bytes[1]
 
-cdef struct Record:  # of the control plane; shared by flows of the express lane, whose tails differ. The last one frees it
-    int64_t holders
+cdef struct Record:  # of the control plane; shared by flows of the express lane, whose tails differ
+    int64_t holders  # the last of them frees it
     uint32_t size
     char bytes[1]
 

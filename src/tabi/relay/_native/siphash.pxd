@@ -1,4 +1,4 @@
-"""SipHash-2-4 with 128 bits (Aumasson and Bernstein, 2012): the marks by which the express lane knows what it was taught.
+"""SipHash-2-4 with 128 bits (Aumasson and Bernstein, 2012): the marks by which the lane knows what it was taught.
 
 Keyed, so that nobody can choose logins or requests that meet in one place, and nothing can be read from a mark.
 """
