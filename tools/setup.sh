@@ -136,7 +136,7 @@ install_dev() {
 # It is made of sources that change often, so it has a mark of its own.
 engine_inputs() {
     { inputs; cat meson.options tools/build_engine.py tools/cythonize.py tools/engine_sources.py src/tabi/relay/_sources.py \
-        src/tabi/relay/_engine.pyx src/tabi/relay/_native/*.pxd; } | sha256sum
+        src/tabi/relay/_engine.pyx src/tabi/relay/_native/*.px[di]; } | sha256sum
 }
 
 engine_is_done() { [ -f "$venv/.tabi-engine" ] && [ "$(cat "$venv/.tabi-engine")" = "$engine_checksum" ] && has_engine; }

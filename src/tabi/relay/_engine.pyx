@@ -13,12 +13,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from tabi.relay._native cimport bucket as buckets
-from tabi.relay._native cimport flow as flows
-from tabi.relay._native cimport groups as sharing
-from tabi.relay._native cimport loop as loops
-from tabi.relay._native cimport memory
-from tabi.relay._native cimport slab as slabs
+from tabi.relay._native cimport bucket as buckets, flow as flows, groups as sharing
+from tabi.relay._native cimport loop as loops, memory, slab as slabs
+from tabi.relay._native.congestion cimport is_near_v4, is_near_v6
 from tabi.relay._native.flow cimport GIVEN, LIVE, OVER, Flow, Record, Side, Tail
 from tabi.relay._native.groups cimport Group, Share
 from tabi.relay._native.loop cimport Loop, Order
@@ -26,24 +23,17 @@ from tabi.relay._native.memory cimport tabi_blocks
 from tabi.relay._native.node cimport BUCKET, CUT, GROUP, LIMIT, Node, take_all
 from tabi.relay._native.relay cimport BUG, SHUTDOWN
 from tabi.relay._native.slab cimport Slab
-from tabi.relay._native.sys cimport close, eventfd_read, eventfd_write
+from tabi.relay._native.sys cimport TABI_DIGEST, close, eventfd_read, eventfd_write
 from tabi.relay._native.sys cimport load_byte, load_count, load_int, monotonic, store_count, store_int
 
 from tabi.relay import lane
+from tabi.relay._congestion import AUTO, choose
 from tabi.relay._pipes import pipes_of_worker
 from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay.bucket import Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, Live
 
 __all__ = ["DIGEST", "CompiledEngine", "CompiledRows", "allocated"]
-
-cdef extern from *:
-    """
-    #ifndef TABI_DIGEST
-    #define TABI_DIGEST ""
-    #endif
-    """
-    const char *TABI_DIGEST
 
 DIGEST = TABI_DIGEST.decode()
 """Of the sources that this was built from, as `tabi.relay._choice` reckons it."""
@@ -55,6 +45,11 @@ cdef tuple CLOSERS = tuple(Closer)
 def allocated() -> int:
     """Count the blocks of memory that all engines of this process hold."""
     return load_count(&tabi_blocks)
+
+
+def is_near(bytes address) -> bool:
+    """Say of 4 or 16 bytes what `tabi.relay._congestion.is_near` says of an address; for its test."""
+    return is_near_v4(address) if len(address) == 4 else is_near_v6(address)
 
 
 cdef bytes record_of(Flow *flow):
@@ -91,6 +86,7 @@ cdef class RelayEngine:
         splice_after: large reads in a row before a stream is spliced; 0 splices always.
         pipes: how many pipes it may hold; None is this worker's fair share.
         spin: look again for a moment before going to sleep, where that has paid.
+        congestion: control of bulk streams on near legs (`tabi.relay._congestion`); empty is the system's.
 
     An OSError says that the kernel has no descriptor or no memory for it.
     """
@@ -106,14 +102,17 @@ cdef class RelayEngine:
 
     name = "compiled"
 
-    def __cinit__(self, *, int workers=1, clock=None, int splice_after=SPLICE_AFTER, pipes=None, bint spin=True):
+    def __cinit__(
+        self, *, int workers=1, clock=None, int splice_after=SPLICE_AFTER, pipes=None, bint spin=True, congestion=AUTO
+    ):
         cdef int budget = pipes_of_worker(workers) if pipes is None else pipes
+        cdef bytes steady = choose(congestion)
         cdef int error
         self.groups, self.clock = {}, clock
         self.loop = <Loop *>memory.take_zeroed(1, sizeof(Loop))
         if self.loop == NULL:
             raise MemoryError
-        error = loops.prepare(self.loop, budget, splice_after, spin)
+        error = loops.prepare(self.loop, budget, splice_after, steady, spin)
         if error:
             raise OSError(error, os.strerror(error))
         self.read_clock()

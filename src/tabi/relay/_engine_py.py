@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, NamedTuple, TypeAlias
 
 from tabi.relay._arrival import Listener
+from tabi.relay._congestion import AUTO, choose
 from tabi.relay._flow import Flow, Side
 from tabi.relay._lane_py import MOST_CALLS, Lane
 from tabi.relay._pipes import PipePool, pipes_of_worker
@@ -73,6 +74,7 @@ class PureEngine:
         splice_after: large reads in a row before a stream is spliced; 0 splices always.
         pipes: how many pipes it may hold; None is this worker's fair share.
         spin: look again for a moment before going to sleep, where that has paid.
+        congestion: control of bulk streams on near legs (`tabi.relay._congestion`); empty is the system's.
     """
 
     name: Final = "pure"
@@ -86,6 +88,7 @@ class PureEngine:
         splice_after: int = SPLICE_AFTER,
         pipes: int | None = None,
         spin: bool = True,
+        congestion: str = AUTO,
     ) -> None:
         self._clock = clock
         self._lock = threading.Lock()  # for what follows, up to the thread
@@ -104,7 +107,8 @@ class PureEngine:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._report = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         pool = PipePool(pipes_of_worker(workers) if pipes is None else pipes)
-        self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after, spin=spin)
+        steady = choose(congestion)
+        self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after, spin=spin, steady=steady)
         self._lane: Lane | None = None
 
     @property

@@ -34,8 +34,8 @@ class Side:
     """One socket of a flow: what is owed to it (`out`) and what came from it (`pipe`)."""
 
     __slots__ = (
-        "big", "eof", "err", "fd", "flow", "in_pipe", "out", "peer", "pipe", "queued", "shut", "sock",
-        "taken",
+        "big", "eof", "err", "fd", "flow", "in_pipe", "is_settled", "out", "peer", "pipe", "queued", "shut",
+        "sock", "taken",
     )  # fmt: skip
 
     def __init__(self, fd: int, owed: bytes, sock: socket.SocketType | None = None) -> None:
@@ -51,6 +51,7 @@ class Side:
         self.err = 0  # the first errno; sticky, because the kernel tells it once
         self.eof = False  # nothing more will be read from here
         self.shut = False  # we have sent our FIN
+        self.is_settled = False  # what congestion control it has has been seen to
         self.queued = False  # has something to move, or may have: its turn will come
 
     def open(self) -> None:

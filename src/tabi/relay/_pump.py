@@ -16,6 +16,7 @@ from enum import Enum
 from socket import MSG_NOSIGNAL
 from typing import Final
 
+from tabi.relay._congestion import settle
 from tabi.relay._flow import Side
 from tabi.relay._pipes import PIPE_SIZE, PipePool
 
@@ -54,10 +55,11 @@ class Pumped(Enum):
 class Pump:
     """Moves bytes for the flows of one thread."""
 
-    __slots__ = ("_buffer", "_pipes", "_splice_after", "_view")
+    __slots__ = ("_buffer", "_pipes", "_splice_after", "_steady", "_view")
 
-    def __init__(self, pipes: PipePool, splice_after: int) -> None:
+    def __init__(self, pipes: PipePool, splice_after: int, steady: bytes = b"") -> None:
         self._pipes = pipes
+        self._steady = steady  # the congestion control of bulk streams on near legs; empty: leave what there is
         self._splice_after = splice_after
         self._buffer = bytearray(READ_SIZE)
         self._view = memoryview(self._buffer)
@@ -97,7 +99,7 @@ class Pump:
                 return Pumped.WAITS
             if source.eof:
                 return Pumped.ENDED
-            if source.big >= self._splice_after and self._has_pipe(source):
+            if source.big >= self._splice_after and self._has_pipe(source, sink):
                 if self._splice(source, PIPE_SIZE):
                     continue
                 sure = False  # splice says 0 and EAGAIN at an urgent byte as well: the read below decides
@@ -121,7 +123,7 @@ class Pump:
             size = min(end - sink.taken, PIPE_SIZE)
             if size <= 0:
                 return Pumped.MORE
-            if source.big >= self._splice_after and self._has_pipe(source) and self._splice(source, size):
+            if source.big >= self._splice_after and self._has_pipe(source, sink) and self._splice(source, size):
                 continue
             if self._copy(source, sink, min(size, READ_SIZE)) < 0 or sink.err:
                 return Pumped.WAITS
@@ -181,7 +183,12 @@ class Pump:
             sink.out = memoryview(bytes(self._view[written:count]))
         return count
 
-    def _has_pipe(self, source: Side) -> bool:
+    def _has_pipe(self, source: Side, sink: Side) -> bool:
+        """Borrow a pipe for a bulk stream, and see to it that its sink has the congestion control of such."""
+        if self._steady and not sink.is_settled:
+            sink.is_settled = True
+            assert sink.sock is not None
+            settle(sink.sock, self._steady)
         if source.pipe is None:
             source.pipe = self._pipes.take()
             if source.pipe is None:

@@ -82,6 +82,7 @@ class Relay:
         pipes: where pipes come from.
         splice_after: large reads in a row before a stream is spliced.
         spin: look again for a moment before going to sleep, where that has paid.
+        steady: congestion control of bulk streams on near legs; empty is the system's.
     """
 
     __slots__ = (
@@ -90,7 +91,14 @@ class Relay:
     )  # fmt: skip
 
     def __init__(
-        self, bell: int, *, clock: Callable[[], float], pipes: PipePool, splice_after: int, spin: bool = False
+        self,
+        bell: int,
+        *,
+        clock: Callable[[], float],
+        pipes: PipePool,
+        splice_after: int,
+        spin: bool = False,
+        steady: bytes = b"",
     ) -> None:
         self._bell = bell
         self._clock = clock
@@ -104,7 +112,7 @@ class Relay:
         self._neighbour: Neighbour | None = None
         self._has_groups = False  # once a flow has shared a bucket; before that they cost nothing
         self._pipes = pipes
-        self._pump = Pump(pipes, splice_after)
+        self._pump = Pump(pipes, splice_after, steady)
         self._spin = Spin() if spin else None
         self._epoll = select.epoll()
         self._epoll.register(bell, select.EPOLLIN | select.EPOLLET)

@@ -30,6 +30,7 @@ cdef enum Mark:  # of a side
     SHUT = 2  # we have sent our FIN
     QUEUED = 4  # has something to move, or may have: its turn will come
     OUTBOUND = 8  # it is the target's
+    SETTLED = 32  # what congestion control it has has been seen to
     UNBLOCKED = 16  # the descriptor does not block: splice goes by that, and by nothing else
 
 cdef enum FlowMark:  # of `Flow.node.marks`

@@ -10,18 +10,10 @@ kind of client of this epoll is another tag.
 from libc.errno cimport EINTR, ENOMEM, errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
+from libc.string cimport strncpy
 
-from tabi.relay._native cimport groups as sharing
-from tabi.relay._native cimport hall as halls
-from tabi.relay._native cimport lane as lanes
-from tabi.relay._native cimport memory
-from tabi.relay._native cimport pipes as pool
-from tabi.relay._native cimport pump as pumps
-from tabi.relay._native cimport relay as relays
-from tabi.relay._native cimport slab as slabs
-from tabi.relay._native cimport spin as spins
-from tabi.relay._native cimport traffic
-from tabi.relay._native cimport wheel as wheels
+from tabi.relay._native cimport groups as sharing, hall as halls, lane as lanes, memory, pipes as pool, pump as pumps
+from tabi.relay._native cimport relay as relays, slab as slabs, spin as spins, traffic, wheel as wheels
 from tabi.relay._native.arrival cimport Arrival, Listener
 from tabi.relay._native.flow cimport ARRIVING, LIVE, Flow, Side, flow_of
 from tabi.relay._native.groups cimport Group, Share
@@ -105,7 +97,7 @@ cdef inline int64_t clock(Loop *loop) noexcept nogil:
     return hand if hand else monotonic()
 
 
-cdef inline int prepare(Loop *loop, int pipes, int splice_after, bint spin) noexcept nogil:
+cdef inline int prepare(Loop *loop, int pipes, int splice_after, const char *steady, bint spin) noexcept nogil:
     """Open what it needs. Return an errno; `dispose` is due in any case."""
     cdef epoll_event event
     cdef Relay *relay = &loop.relay
@@ -121,6 +113,7 @@ cdef inline int prepare(Loop *loop, int pipes, int splice_after, bint spin) noex
         return errno
     relay.groups.wheel = &relay.wheel
     relay.pump.splice_after = splice_after
+    strncpy(relay.pump.steady, steady, sizeof(relay.pump.steady) - 1)
     relay.pump.buffer = <uint8_t *>memory.take(pumps.READ_SIZE)
     pool.prepare(&relay.pump.pipes, pipes)
     spins.prepare(&loop.spin, spin)

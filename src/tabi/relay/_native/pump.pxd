@@ -10,7 +10,8 @@ from libc.stdint cimport int64_t, uint8_t
 
 from tabi.relay._native cimport flow as flows
 from tabi.relay._native cimport pipes as pool
-from tabi.relay._native.flow cimport AT_END, Owed, Side
+from tabi.relay._native.congestion cimport NAME_MOST, has_near_peer, set_congestion_control
+from tabi.relay._native.flow cimport AT_END, SETTLED, Owed, Side
 from tabi.relay._native.pipes cimport PIPE_SIZE, Pipe, Pipes
 from tabi.relay._native.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, SPLICE_F_NONBLOCK, recv, send, splice
 
@@ -33,6 +34,7 @@ cdef extern from * nogil:
     const int64_t ALL
 
 cdef struct Pump:
+    char steady[NAME_MOST]  # the congestion control of bulk streams on near legs; empty: leave what there is
     uint8_t *buffer  # READ_SIZE bytes, for all flows
     int splice_after  # large reads in a row before a stream is spliced
     Pipes pipes
@@ -55,6 +57,17 @@ cdef inline void drop(Pump *pump, Side *source) noexcept nogil:
     if source.pipe:
         pool.discard(&pump.pipes, source.pipe)
         source.pipe = 0
+
+
+cdef inline bint is_bulk(Pump *pump, Side *source, Side *sink) noexcept nogil:
+    """Say whether a stream is worth a splice; if so, its sink gets the congestion control of such."""
+    if source.big < pump.splice_after:
+        return False
+    if pump.steady[0] and not sink.marks & SETTLED:
+        sink.marks |= SETTLED
+        if has_near_peer(sink.fd):
+            set_congestion_control(sink.fd, pump.steady)
+    return True
 
 
 cdef inline bint has_pipe(Pump *pump, Side *source) noexcept nogil:
@@ -174,7 +187,7 @@ cdef inline Pumped turn(Pump *pump, Side *source, Side *sink, bint sure) noexcep
             return WAITS
         if source.marks & AT_END:
             return ENDED
-        if source.big >= pump.splice_after and has_pipe(pump, source):
+        if is_bulk(pump, source, sink) and has_pipe(pump, source):
             if fill_pipe(pump, source, PIPE_SIZE):
                 continue
             sure = False  # the read below decides
@@ -201,7 +214,7 @@ cdef inline Pumped turn_within(Pump *pump, Side *source, Side *sink, int64_t end
         size = min(end - sink.taken, <int64_t>PIPE_SIZE)
         if size <= 0:
             return MORE
-        if source.big >= pump.splice_after and has_pipe(pump, source) and fill_pipe(pump, source, size):
+        if is_bulk(pump, source, sink) and has_pipe(pump, source) and fill_pipe(pump, source, size):
             continue
         if copy(pump, source, sink, min(size, <int64_t>READ_SIZE)) < 0 or sink.err:
             return WAITS

@@ -30,6 +30,10 @@ cdef extern from * nogil:
     #include <linux/sockios.h>
     #include <pthread.h>
 
+    #ifndef TABI_DIGEST
+    #define TABI_DIGEST ""
+    #endif
+
     /* Of our own state only, never of what a peer sent; gone from a release build (NDEBUG). */
     #define check(condition) assert(condition)
 
@@ -138,6 +142,7 @@ cdef extern from * nogil:
     int __builtin_popcount(unsigned int bits)
     int __builtin_ctzll(unsigned long long bits)
 
+    const char *TABI_DIGEST  # of our own source, defined by the build
     void check(bint condition)
     void fence()
 
