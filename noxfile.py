@@ -32,15 +32,17 @@ def sanitized(session: nox.Session) -> None:
         str(session.run("cc", f"-print-file-name={name}.so", external=True, silent=True)).strip()
         for name in ("libasan", "libubsan")
     ]
-    session.env |= {
+    environment = {
         "LD_PRELOAD": " ".join(libraries),
         "ASAN_OPTIONS": "detect_leaks=0",  # of CPython's there are many; the tests count our own blocks
         "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": "build/sanitized/src",
     }
-    engine = sorted(str(path) for path in Path("tests/loop").glob("test_engine_*.py"))
-    session.run("python", "-m", "pytest", "-k", "compiled", "-p", "no:cacheprovider", *engine, *session.posargs)
+    loop = Path("tests/loop")
+    files = sorted(str(path) for path in (*loop.glob("test_engine_*.py"), *loop.glob("test_lane*.py")))
+    pytest = ["python", "-m", "pytest", "-k", "compiled", "-p", "no:cacheprovider"]
+    session.run(*pytest, *files, *session.posargs, env=environment)
 
 
 @nox.session
