@@ -48,6 +48,14 @@ def told(server: Command) -> str:
     return "\n".join(server.errors)
 
 
+def has_ended(sock: socket.socket) -> bool:
+    """Say whether the connection is over. In the express lane the process may be gone before a handshake is reset."""
+    try:
+        return not sock.recv(1)
+    except ConnectionResetError:
+        return True
+
+
 def test_a_bug_in_the_engine_ends_the_process_with_1(fragile: dict[str, str]) -> None:
     with command("--log-format", "json", env=fragile) as server, target() as there:
         proxy = server.address
@@ -56,7 +64,7 @@ def test_a_bug_in_the_engine_ends_the_process_with_1(fragile: dict[str, str]) ->
             assert read_exactly(early, 2) == b"\x05\x00"
             one.sendall(DEADLY)
             assert is_reset(other)
-            assert is_reset(early)
+            assert has_ended(early)
             until(lambda: server.process.poll() is not None, "the process to end by itself")
         assert server.stop() == 1
         assert "bug in the engine" in told(server)
