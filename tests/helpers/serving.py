@@ -20,7 +20,7 @@ from tabi.config.settings import Settings
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Grants, Policy, Request, Verdict
 from tabi.server import Authenticator, Server
-from tabi.server.record import LogFormat
+from tabi.server.line import LogFormat
 
 T = TypeVar("T")
 SERVE = (sys.executable, "-m", "tabi", "serve")

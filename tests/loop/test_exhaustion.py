@@ -238,7 +238,7 @@ def failures(there: tuple[str, int]) -> list[bytes]:
 def test_every_way_to_end_gives_its_places_back(by_reset: bool) -> None:
     caps = Caps(connections=1, per_client=1, handshakes_per_client=1)
     with serving(cap=caps) as server, target() as there:
-        server.server._limiter = RefusalLimiter(endless())
+        server.server.journal._limiter = RefusalLimiter(endless())
         ways = [(says, fin) for says in failures(there) for fin in (False, True)]
         for count, (says, fin) in enumerate(ways, 1):
             with dial(server.address) as sock:
@@ -314,7 +314,7 @@ def fail(where: tuple[str, int], source: str = LOCAL) -> None:
 def test_a_flood_of_failures_is_limited_by_client_and_counted() -> None:
     now = [0.0]
     with serving() as server, target() as there:
-        server.server._limiter = RefusalLimiter(lambda: now[0])
+        server.server.journal._limiter = RefusalLimiter(lambda: now[0])
         for _ in range(60):
             fail(server.address)
         server.idle()
@@ -337,7 +337,7 @@ def test_a_flood_of_failures_is_limited_by_client_and_counted() -> None:
 def test_capped_connections_cannot_flood_the_log() -> None:
     now = [0.0]
     with serving(cap=Caps(per_client=1)) as server, ExitStack() as stack:
-        server.server._limiter = RefusalLimiter(lambda: now[0])
+        server.server.journal._limiter = RefusalLimiter(lambda: now[0])
         crowd(stack, server.address, 1)
         for _ in range(50):
             with dial(server.address) as sock:
@@ -429,7 +429,7 @@ def test_lines_that_find_no_room_are_counted() -> None:
 
 def test_when_a_flood_is_over_what_it_hid_is_told_at_the_latest_at_the_end(caplog: pytest.LogCaptureFixture) -> None:
     with serving() as server:
-        server.server._limiter = RefusalLimiter(lambda: 0.0)
+        server.server.journal._limiter = RefusalLimiter(lambda: 0.0)
         for _ in range(int(BURST) + 5):
             fail(server.address)
         server.idle()
@@ -438,7 +438,7 @@ def test_when_a_flood_is_over_what_it_hid_is_told_at_the_latest_at_the_end(caplo
 
 def test_dials_that_fail_leave_a_line_each_however_many() -> None:
     with serving() as server:
-        server.server._limiter = RefusalLimiter(lambda: 0.0)
+        server.server.journal._limiter = RefusalLimiter(lambda: 0.0)
         for _ in range(int(BURST) + 10):
             sock, reply, _, _ = ask5(server.address, 1, "127.0.0.1", 1)
             assert reply == 5

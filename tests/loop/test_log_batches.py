@@ -44,15 +44,15 @@ def test_ends_that_come_together_are_logged_by_one_call() -> None:
 
         def end_together() -> None:
             engine = server.server.engine
-            server.server._write_log = calls.append
+            server.server.journal._write = calls.append
             flows = [live.flow for live in engine.snapshot()]
             engine.kill(flows, Cause.KILL)
             gathered = []
             while len(gathered) < len(flows):
                 gathered += engine.ends()
-            server.server.engine = SimpleNamespace(ends=lambda: gathered, failure=None)
-            server.server._take_ends()
-            server.server.engine = engine
+            server.server.endings._engine = SimpleNamespace(ends=lambda: gathered)
+            server.server.endings.take()
+            server.server.endings._engine = engine
 
         server.call_sync(end_together)
         for sock in socks:

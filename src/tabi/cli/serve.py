@@ -24,7 +24,7 @@ from tabi.net.tasks import spawn
 from tabi.relay import ENGINE_NAME
 from tabi.server import Server
 from tabi.server.control import ControlServer, default_path
-from tabi.server.record import LogFormat
+from tabi.server.line import LogFormat
 from tabi.server.supervisor import Reloaded, Supervisor
 
 __all__ = ["run", "run_configured"]

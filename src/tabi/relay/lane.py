@@ -31,8 +31,8 @@ from tabi.relay.interface import Engine, FlowLimits
 from tabi.relay.rows import SharedRows
 
 __all__ = [
-    "NONE", "PASSWORD", "Ask", "Call", "Counter", "Door", "Exhausted", "Handover", "LaneEngine", "Permit", "Tail",
-    "pack_tail",
+    "NONE", "PASSWORD", "TAIL_SIZE", "Ask", "Call", "Counter", "Door", "Exhausted", "Handover", "LaneEngine", "Permit",
+    "Tail", "pack_tail",
 ]  # fmt: skip
 
 # Bits of `Door.methods`.
@@ -44,6 +44,7 @@ SocketAddress: TypeAlias = tuple[str, int]
 _TAIL: Final = struct.Struct("<QdHddd")
 
 pack_tail: Final = _TAIL.pack
+TAIL_SIZE: Final = _TAIL.size  # bytes
 
 
 class Counter(NamedTuple):
@@ -184,6 +185,11 @@ class Tail(NamedTuple):
     def of(cls, record: bytes) -> "Tail":
         """Read it from the end of a record."""
         return cls._make(_TAIL.unpack_from(record, len(record) - _TAIL.size))
+
+    @property
+    def before_relay(self) -> float:
+        """Seconds from accept until the relay began."""
+        return (self.handshake + self.resolve + self.connect) / 1000
 
 
 class LaneEngine(Engine, Protocol):

@@ -77,7 +77,7 @@ class Admission:
         """The request of an admitted connection is there, or never will be."""
         self._counts.release(_HANDSHAKE + client)
 
-    def release(self, client: ClientKey) -> None:
-        """An admitted connection has ended."""
-        self._counts.release(_ALL)
-        self._counts.release(_CLIENT + client)
+    def release(self, client: ClientKey, count: int = 1) -> None:
+        """So many admitted connections of a client have ended."""
+        self._counts.release(_ALL, count)
+        self._counts.release(_CLIENT + client, count)

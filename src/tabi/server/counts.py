@@ -13,8 +13,8 @@ class Counts(Protocol):
     def acquire(self, key: bytes, limit: int | None = None) -> bool:
         """Count one in, unless there would be more than `limit` then; say whether it was."""
 
-    def release(self, key: bytes) -> None:
-        """Take back an `acquire` that was granted."""
+    def release(self, key: bytes, count: int = 1) -> None:
+        """Take back so many `acquire` that were granted."""
 
     def own(self, key: bytes) -> int:
         """Say how many were counted in here."""
@@ -46,11 +46,11 @@ class LocalCounts:
         self._counts[key] = count + 1
         return True
 
-    def release(self, key: bytes) -> None:
-        """Take back an `acquire` that was granted."""
-        count = self._counts[key] - 1
-        if count:
-            self._counts[key] = count
+    def release(self, key: bytes, count: int = 1) -> None:
+        """Take back so many `acquire` that were granted."""
+        left = self._counts[key] - count
+        if left:
+            self._counts[key] = left
         else:  # no entry for what is not there: the table stays as small as the present
             del self._counts[key]
 

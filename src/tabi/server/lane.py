@@ -12,6 +12,7 @@ to know.
 import itertools
 import time
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tabi.addr import Address, Endpoint, Name, unmap
@@ -285,8 +286,12 @@ class ExpressLane:
         )
 
 
+@lru_cache(maxsize=1024)
 def _read(message: bytes) -> RequestReceived | None:
-    """Read a request as the server does, after whatever greeting; None: it would be refused, or is none."""
+    """Read a request as the server does, after whatever greeting; None: it would be refused, or is none.
+
+    Many clients ask for the same target.
+    """
     machine = ServerMachine(_ANYTHING)
     machine.receive_data(message if message[0] == 4 else _GREETING + message)
     event = machine.next_event()

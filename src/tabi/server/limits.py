@@ -136,9 +136,9 @@ class SessionLimits:
             counters.append(Counter(row, -1 if limits.sessions is None else limits.sessions))
         return tuple(counters)
 
-    def release(self, kind: Kind, name: bytes) -> None:
-        """Count a session out."""
-        self._counts.release(_key(kind, name))
+    def release(self, kind: Kind, name: bytes, count: int = 1) -> None:
+        """Count so many sessions out."""
+        self._counts.release(_key(kind, name), count)
 
     def move(self, old: str, new: str) -> None:
         """Count a session with another rule from now on, which is what allows it since a reload, room or not."""

@@ -10,7 +10,7 @@ from tabi.server.limits import LimitReachedError
 
 __all__ = ["CutShortError", "Outcome", "Tally", "client_gone", "relayed", "why"]
 
-_CLOSERS: Final = {Closer.CLIENT: "client", Closer.TARGET: "target", Closer.TABI: "tabi"}
+_CLOSERS: Final = tuple(closer.name.lower() for closer in sorted(Closer))
 
 
 class Outcome(NamedTuple):
@@ -60,17 +60,25 @@ def relayed(end: End, before: float, lifetime: str, note: str) -> Outcome:
         note: why we ended it, where we did.
     """
     total = (before + end.ended - end.started) * 1000
-    why = _why_of_flow(Cause(end.cause), end.errno, lifetime)
+    why = _WHY[end.cause] or _why_of_flow(Cause(end.cause), end.errno, lifetime)
     return Outcome(_CLOSERS[end.closer], why, end.up, end.down, total, note)
 
 
 def _why_of_flow(cause: Cause, code: int, lifetime: str) -> str:
     if cause is Cause.LIFETIME:
         return f"limit:{lifetime}"
-    if cause is Cause.ERROR:
-        return f"error:{errno.errorcode.get(code, str(code))}"
+    return f"error:{errno.errorcode.get(code, str(code))}"
+
+
+def _word(cause: Cause) -> str:
+    """Say why where the cause alone says it."""
+    if cause in (Cause.LIFETIME, Cause.ERROR):
+        return ""
     name = cause.name.lower()
     return f"limit:{name}" if cause in (Cause.IDLE, Cause.HALF_OPEN) else name
+
+
+_WHY: Final = tuple(map(_word, sorted(Cause)))
 
 
 def client_gone(error: OSError) -> Outcome:

@@ -1,38 +1,19 @@
-"""What is known of a session, and its one line in the log.
+"""What is known of a session.
 
 The facts of a relayed session are packed into one bytes value that the engine keeps for it; nothing else of the session
 stays in the control plane. The line is made when the end comes back.
 """
 
-import json
 import marshal
-import time
-from functools import lru_cache
 from operator import itemgetter
-from typing import Final, Literal, NamedTuple, Self, TypeAlias, get_args
+from typing import Final, NamedTuple, Self, get_args
 
-from tabi.addr import token
 from tabi.policy.verdict import LogLevel
 from tabi.relay.lane import Tail
-from tabi.server.outcome import Outcome
 
-__all__ = ["LONGEST", "Facts", "LogFormat", "format_line"]
+__all__ = ["Facts"]
 
-LogFormat: TypeAlias = Literal["text", "json"]
-Fields: TypeAlias = dict[str, str | int | float]
-
-# Bytes without the newline: what several processes write to one pipe at once stays apart up to PIPE_BUF (pipe(7)).
-LONGEST: Final = 4095
-_SHARE: Final = 240  # of a line that would be longer, for each of its fifteen texts
-
-_USUAL: Final = "info"  # the level that lines do not name
 _WEIGHT: Final = {level: weight for weight, level in enumerate(get_args(LogLevel))}
-
-# Fields that are numbers, addresses of sockets or words of ours: never more than one word, whatever the wire brings.
-_OURS: Final = frozenset({
-    "session", "client", "listener", "socks", "method", "verdict", "reply", "up", "down", "handshake_ms", "resolve_ms",
-    "connect_ms", "total_ms", "by", "why", "level",
-})  # fmt: skip
 
 
 class Facts(NamedTuple):
@@ -98,8 +79,7 @@ class Facts(NamedTuple):
     @classmethod
     def unpack(cls, record: bytes) -> Self:
         """Read what `pack` made, and what the express lane has put behind it (`tabi.relay.lane.Tail`)."""
-        number, own = marshal.loads(record)
-        facts = cls._make(_in_order(own + (_commons[number] if isinstance(number, int) else number)))
+        facts = cls._unpack(record)
         if facts.session:
             return facts
         tail = Tail.of(record)
@@ -111,6 +91,20 @@ class Facts(NamedTuple):
             resolve=tail.resolve,
             connect=tail.connect,
         )
+
+    @classmethod
+    def of_permit(cls, record: bytes) -> Self | None:
+        """Read what the record has of a permit of the express lane; None: it has nothing to do with that.
+
+        The session is 0 then, and the client has no port.
+        """
+        facts = cls._unpack(record)
+        return None if facts.session else facts
+
+    @classmethod
+    def _unpack(cls, record: bytes) -> Self:
+        number, own = marshal.loads(record)
+        return cls._make(_in_order(own + (_commons[number] if isinstance(number, int) else number)))
 
 
 # What many sessions have in common is kept once, and a record has its number instead: half of a record is that.
@@ -131,93 +125,3 @@ def _keep(common: tuple[str | int, ...]) -> int | tuple[str | int, ...]:
     number = _numbers[common] = len(_commons)
     _commons.append(common)
     return number
-
-
-def format_line(facts: Facts, outcome: Outcome, style: LogFormat) -> str:
-    """Make the line: who, where to, why, how much, how long, and who hung up. What is not known is left out.
-
-    Values may hold anything that came from the wire; they are escaped here, so that a line stays one line. No line is
-    longer than `LONGEST`; where it would be, its longest values end in an ellipsis.
-    """
-    fields = _fields(facts, outcome)
-    line = _join(fields, style)
-    if len(line) > LONGEST // 4 and _size(line) > LONGEST:  # a character has four bytes at most
-        line = _join({key: _shorten(value, style) for key, value in fields.items()}, style)
-    return line
-
-
-def _join(fields: Fields, style: LogFormat) -> str:
-    if style == "json":
-        return json.dumps(fields, ensure_ascii=True)
-    (_, head), *others = fields.items()  # the time needs no name
-    return f"{head} " + " ".join([f"{key}={value if key in _OURS else token(str(value))}" for key, value in others])
-
-
-def _shorten(value: str | float, style: LogFormat) -> str | float:
-    """Cut a text that would take more than `_SHARE` bytes of the line."""
-    if not isinstance(value, str) or _size(_shown(value, style)) <= _SHARE:
-        return value
-    kept = value[:_SHARE]
-    while _size(_shown(kept + "…", style)) > _SHARE:
-        kept = kept[: len(kept) * 3 // 4]
-    return kept + "…"
-
-
-def _shown(value: str, style: LogFormat) -> str:
-    return json.dumps(value) if style == "json" else token(value)
-
-
-def _size(text: str) -> int:
-    return len(text.encode("utf-8", "backslashreplace"))
-
-
-def _fields(facts: Facts, outcome: Outcome) -> Fields:
-    fields: Fields = {"time": _iso(facts.accepted + outcome.total / 1000)}
-    if facts.level != _USUAL:
-        fields["level"] = facts.level
-    fields |= {"session": facts.session, "client": facts.client, "listener": facts.listener}
-    if facts.user:
-        fields["user"] = facts.user.decode("utf-8", "backslashreplace")
-    if facts.userid:
-        fields["userid"] = facts.userid.decode("utf-8", "backslashreplace")
-    fields |= {
-        key: text
-        for key, text in (
-            ("socks", facts.socks),
-            ("method", facts.method),
-            ("command", facts.command),
-            ("target", facts.target),
-            ("to", facts.to),
-            ("verdict", facts.verdict),
-            ("rule", facts.rule),
-        )
-        if text
-    }
-    if facts.reply >= 0:
-        fields["reply"] = facts.reply
-    fields["up"] = outcome.up
-    fields["down"] = outcome.down
-    for key, stage in (
-        ("handshake_ms", facts.handshake),
-        ("resolve_ms", facts.resolve),
-        ("connect_ms", facts.connect),
-    ):
-        if stage >= 0:
-            fields[key] = round(stage, 1)
-    fields["total_ms"] = round(outcome.total, 1)
-    fields["by"] = outcome.by
-    fields["why"] = outcome.why
-    if outcome.note:
-        fields["note"] = outcome.note
-    return fields
-
-
-def _iso(moment: float) -> str:
-    whole = int(moment)
-    return f"{_second(whole)}.{int((moment - whole) * 1000):03d}Z"
-
-
-@lru_cache(maxsize=16)
-def _second(whole: int) -> str:
-    """Write a second: thousands of lines share one."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Self, TypeAlias
 
-from tabi.addr import Address, Endpoint, Name, socket_address, unmap
+from tabi.addr import Address, Endpoint, Name, unmap
 from tabi.config.settings import Settings
 from tabi.dial.wishes import Family
 from tabi.errors import DialError, Reply, Stage
@@ -34,15 +34,17 @@ from tabi.relay import LANE_BY_DEFAULT, Engine, make_engine, make_lane_engine
 from tabi.relay.lane import Exhausted, Handover, LaneEngine
 from tabi.server import associate, bind, connect, resolve
 from tabi.server.accounts import Accounts
-from tabi.server.admission import Admission, client_key, show_client
+from tabi.server.admission import Admission, client_key
 from tabi.server.auth import WRONG, Authenticator, Login
 from tabi.server.counts import Counts, LocalCounts
+from tabi.server.endings import Endings
+from tabi.server.journal import Journal
 from tabi.server.lane import ExpressLane
 from tabi.server.legs import Leg, OwnLeg, SharedPort
-from tabi.server.limiter import RefusalLimiter
 from tabi.server.limits import SessionLimits
-from tabi.server.outcome import Outcome, relayed
-from tabi.server.record import Facts, LogFormat, format_line
+from tabi.server.line import LogFormat
+from tabi.server.outcome import Outcome
+from tabi.server.record import Facts
 from tabi.server.session import Commands, Session, address_of
 from tabi.server.sharedtable import SharedTable
 from tabi.server.tunnels import Tunnels
@@ -58,10 +60,8 @@ COMMANDS: Final[Commands] = {
     Command.RESOLVE_PTR: resolve.serve_ptr,
 }
 
-_REFUSALS: Final = frozenset({"policy", "auth", "protocol"})
 _CALLS: Final = 64  # of the express lane that are taken at once, so that running sessions get their turn
 _POLL: Final = 0.02  # seconds between looks at what is left while draining
-_TELL_HELD_EVERY: Final = 60.0  # seconds between two accounts of lines that were held back
 _SETTLE: Final = 2.0  # seconds for cancelled tasks to clean up
 _EXHAUSTED_EVERY: Final = 60.0  # seconds between two warnings that descriptors ran out
 
@@ -122,9 +122,7 @@ class Server:
         options = ServerOptions(methods=frozenset({method}), tor_resolve=self.settings.tor_resolve)
         self.options_for: Access = access or (lambda _listener, _client: options)
         self._authenticator = authenticator
-        self._write_log = write_log
-        self._log_format: LogFormat = log_format
-        self._limiter = RefusalLimiter(time.monotonic)
+        self.journal = Journal(write_log, self.settings.log, log_format)
         self._acceptors: list[Acceptor] = []
         self._sessions: dict[int, Session] = {}
         self._shared_ports: dict[Address, SharedPort] = {}
@@ -134,7 +132,6 @@ class Server:
         self._workers = workers
         self._last_exhausted = -_EXHAUSTED_EVERY
         self._at_once = asyncio.Event()
-        self._telling: asyncio.TimerHandle | None = None
         self._is_stopping = False
         self._will_ring = False
         self._more_calls: asyncio.Handle | None = None
@@ -178,6 +175,7 @@ class Server:
         self.engine.start()
         self.tunnels = Tunnels(self.engine)
         self.limits.start(self.engine)
+        self.endings = Endings(self.engine, self.tunnels, self.admission, self.limits, self.journal)
         if self._table is not None and self._accepting is not None:
             self.lane.open(self._accepting, self._table)
             if self.accounts is not None:
@@ -217,9 +215,7 @@ class Server:
         self.engine.close()
         self.watch.close()
         self.handshakes.close()
-        if self._telling is not None:
-            self._telling.cancel()
-            self._tell_held()
+        self.journal.close()
         for shared in self._shared_ports.values():
             shared.close()
         await self.resolver.close()
@@ -251,7 +247,8 @@ class Server:
         self.options_for = access
         self.admission.caps = settings.cap
         self.limits.replace(user_limits, rule_limits, settings.time)
-        self._log_format = settings.log.format
+        self.journal.replace(settings.log)
+        self.endings.forget()
         self.resolver.allow(settings.time.resolve)
         if settings.time.handshake != self.handshakes.seconds:
             self.handshakes = self._handshakes()  # those under way keep their time
@@ -344,7 +341,7 @@ class Server:
         if cap is not None:
             facts = Facts(number, time.time(), str(client), str(listener))
             turn_away(sock)
-            self._log_failure(key, facts, Outcome("tabi", f"cap:{cap}"))
+            self.journal.tell_failure(key, facts, Outcome("tabi", f"cap:{cap}"))
         return cap is None
 
     def _on_exhausted(self, error: OSError | None) -> None:
@@ -443,46 +440,16 @@ class Server:
     # the log
 
     def log_session(self, session: Session, outcome: Outcome) -> None:
-        """Write the line of a session that ended here; those that were not served count against the client's rate."""
-        facts = session.notes.facts()
+        """Write the line of a session that ended here."""
         outcome = outcome._replace(total=session.notes.milliseconds())
         if session.tally is not None:
             up, down, note = session.tally()
             outcome = outcome._replace(up=up, down=down, note="; ".join(filter(None, (outcome.note, note))))
-        if not facts.is_heard(self.settings.log.level):
-            return
-        if facts.command and outcome.why not in _REFUSALS:
-            self._write(self._line(facts, outcome))
-        else:  # anybody can cause these at will
-            self._log_failure(session.key, facts, outcome)
+        self.journal.tell(session.key, session.notes.facts(), outcome)
 
     def report_bug(self, where: str, error: Exception) -> None:
         """Log an error that is nobody's but ours, with its traceback."""
         _logger.error("bug in %s: %s; please report it", where, type(error).__name__, exc_info=error)
-
-    def _log_failure(self, key: bytes, facts: Facts, outcome: Outcome) -> None:
-        held = self._limiter.pass_through(key)
-        if held is None:
-            if self._telling is None:
-                self._telling = self.loop.call_later(_TELL_HELD_EVERY, self._tell_held)
-            return
-        if held:
-            more = f"{held} more failed sessions of this client were not logged"
-            outcome = outcome._replace(note=f"{outcome.note}; {more}" if outcome.note else more)
-        self._write(self._line(facts, outcome))
-
-    def _line(self, facts: Facts, outcome: Outcome) -> str:
-        if not self.settings.log.targets:
-            facts = facts._replace(target="", to="")
-            outcome = outcome._replace(note="")  # errors name the target as well
-        return format_line(facts, outcome, self._log_format)
-
-    def _tell_held(self) -> None:
-        """Say how many lines a flood has cost, when it has ended or goes on without any."""
-        self._telling = None
-        for client, held in self._limiter.held_back():
-            whose = show_client(client) if client else "other clients"
-            _logger.warning("%d failed sessions of %s were not logged", held, whose)
 
     def _on_news(self) -> None:
         self._take_ends()
@@ -493,23 +460,9 @@ class Server:
         self._more_calls = self.loop.call_soon(self._take_calls) if self.lane.take_calls(_CALLS) else None
 
     def _take_ends(self) -> None:
-        lines = []
-        for end in self.engine.ends():
-            facts, note = self.tunnels.take(end)
-            self.admission.release(client_key(socket_address(facts.client.rpartition(":")[0].strip("[]"))))
-            self.limits.release("rule", facts.rule.encode())
-            if facts.user is not None:
-                self.limits.release("user", facts.user)
-            if facts.is_heard(self.settings.log.level):
-                lines.append(self._line(facts, relayed(end, facts.before_relay, facts.lifetime, note)))
-        if lines:
-            self._write("\n".join(lines))
+        self.endings.take()
         if self.engine.failure is not None and not self.has_failed:
             self._engine_failed(self.engine.failure)
-
-    def _write(self, text: str) -> None:
-        if self._write_log is not None:
-            self._write_log(text)
 
 
 def _wants_lane() -> bool:

@@ -128,16 +128,16 @@ class SharedTable:
                 return False
         return False
 
-    def release(self, key: bytes) -> None:
-        """Take back an `acquire` that was granted, or what the engine has counted in a row that is held."""
+    def release(self, key: bytes, count: int = 1) -> None:
+        """Take back so many `acquire` that were granted, or that the engine has counted in a row that is held."""
         base = self._bases.get(key)
         if base is None:
-            count = self._alone[key] - 1
-            if count:
-                self._alone[key] = count
+            left = self._alone[key] - count
+            if left:
+                self._alone[key] = left
             else:
                 del self._alone[key]
-        elif not self.rows.add(base + _COLUMNS, -1) and key not in self._held:
+        elif not self.rows.add(base + _COLUMNS, -count) and key not in self._held:
             self._let_go(key, base)
 
     def own(self, key: bytes) -> int:

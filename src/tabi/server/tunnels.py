@@ -48,7 +48,10 @@ class Tunnels:
         self._notes |= flows
         self._engine.kill(flows, cause)
 
-    def take(self, end: End) -> tuple[Facts, str]:
-        """Give what is known of one that is over, and the note for its line."""
-        self._to_review.pop(end.flow, None)
-        return Facts.unpack(self._amended.pop(end.flow, end.record)), self._notes.pop(end.flow, "")
+    def take(self, end: End) -> tuple[bytes, str]:
+        """Give the packed facts of one that is over, and the note for its line."""
+        flow = end.flow
+        if self._to_review:
+            self._to_review.pop(flow, None)
+        record = self._amended.pop(flow, end.record) if self._amended else end.record
+        return record, self._notes.pop(flow, "") if self._notes else ""
