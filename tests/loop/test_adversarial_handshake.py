@@ -50,16 +50,16 @@ def test_bytes_that_trickle_in_do_not_move_the_deadline(monkeypatch: pytest.Monk
         sock.sendall(login(b"user", SECRET))
         assert read_exactly(sock, 2) == b"\x01\x00"
         sock.sendall(request5(1, "127.0.0.1", 9)[:-1])
-        clock.advance(server, 3.9)
+        clock.advance(server, 2)  # real time passes as well: the sum is to stay below 10 s on any machine
         assert len(server.server) == 1
-        clock.advance(server, 0.2)  # 10.1 s after accept, 0.2 s after the last byte
+        clock.advance(server, 2.1)  # more than 10 s after accept, hardly more than 2 s after the last byte
         assert read_all(sock) == b""
         assert server.only_line()["why"] == "limit:handshake"
 
 
 def test_a_half_open_handshake_counts_against_its_client_until_the_deadline() -> None:
     with (
-        serving(time=TimeLimits(handshake=0.3), cap=Caps(handshakes_per_client=1)) as server,
+        serving(time=TimeLimits(handshake=2.0), cap=Caps(handshakes_per_client=1)) as server,
         target() as there,
         dial(server.address) as silent,
     ):
@@ -129,16 +129,15 @@ def test_no_method_at_all_is_answered_by_05_ff(running: Running) -> None:
     assert (running.only_line()["why"], running.lines[0]["socks"]) == ("auth", "5")
 
 
-def test_methods_that_were_announced_are_waited_for() -> None:
-    with serving(time=TimeLimits(handshake=0.3)) as server:
-        with dial(server.address) as sock:
-            sock.sendall(b"\x05\x03\x00")
-            assert read_all(sock) == b""
+def test_methods_that_were_announced_are_waited_for(running: Running) -> None:
+    with serving(time=TimeLimits(handshake=0.3)) as server, dial(server.address) as sock:
+        sock.sendall(b"\x05\x03\x00")
+        assert read_all(sock) == b""
         assert server.only_line()["why"] == "limit:handshake"
-        with dial(server.address) as sock:
-            sock.sendall(b"\x05\x03\x00")
-            sock.sendall(b"\x01\x02")
-            assert read_exactly(sock, 2) == b"\x05\x00"
+    with dial(running.address) as sock:
+        sock.sendall(b"\x05\x03\x00")
+        sock.sendall(b"\x01\x02")
+        assert read_exactly(sock, 2) == b"\x05\x00"
 
 
 @pytest.mark.parametrize("methods", [bytes(range(255)), bytes(range(254, -1, -1)), b"\x00" * 255, b"\x80\x00\x80\x00"])

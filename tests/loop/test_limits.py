@@ -188,7 +188,7 @@ def test_a_name_all_of_whose_addresses_have_no_room_is_refused_by_that_limit() -
 
 @pytest.mark.parametrize("whose", ["user", "rule"])
 def test_a_tunnel_ends_with_its_lifetime(echo: tuple[str, int], whose: str) -> None:
-    limits = {"lifetime": 0.2}
+    limits = {"lifetime": 1.0}  # time enough for the reply
     policy = rule(**limits) if whose == "rule" else rule(lifetime=1e6)
     options = alice(**limits) if whose == "user" else alice(lifetime=1e6)
     with serving(policy=policy, authenticator=PASSWORDS, options=options) as running:
@@ -204,7 +204,7 @@ def test_a_tunnel_ends_with_its_lifetime(echo: tuple[str, int], whose: str) -> N
 
 
 def test_an_association_and_a_bind_that_nobody_comes_to_end_with_their_lifetime() -> None:
-    with serving(policy=rule(lifetime=0.2)) as running:
+    with serving(policy=rule(lifetime=1.0)) as running:
         with Association(running.address) as association:
             assert association.control.recv(1) == b""
         running.line(why="limit:rule-lifetime", command="udp_associate")
