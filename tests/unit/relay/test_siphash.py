@@ -11,7 +11,18 @@ engine = pytest.importorskip("tabi.relay._engine", reason="the compiled engine i
 
 pytestmark = pytest.mark.skipif(sys.byteorder == "big", reason="words are of the machine's own order")
 
-VECTORS = ["a3817f04ba25a8e66df67214c7550293", "da87c1d86b99af44347659119b22fc45", "8177228da4a45dc7fca38bdef60affe4", "9c70b60c5267a94e5f33b6b02985ed51", "f88164c12d9c8faf7d0f6e7c7bcd5579", "1368875980776f8854527a07690e9627", "14eeca338b208613485ea0308fd7a15e", "a1f1ebbed8dbc153c0b84aa61ff08239", "3b62a9ba6258f5610f83e264f31497b4", "264499060ad9baabc47f8b02bb6d71ed"]
+VECTORS = [
+    "a3817f04ba25a8e66df67214c7550293",
+    "da87c1d86b99af44347659119b22fc45",
+    "8177228da4a45dc7fca38bdef60affe4",
+    "9c70b60c5267a94e5f33b6b02985ed51",
+    "f88164c12d9c8faf7d0f6e7c7bcd5579",
+    "1368875980776f8854527a07690e9627",
+    "14eeca338b208613485ea0308fd7a15e",
+    "a1f1ebbed8dbc153c0b84aa61ff08239",
+    "3b62a9ba6258f5610f83e264f31497b4",
+    "264499060ad9baabc47f8b02bb6d71ed",
+]
 
 
 @pytest.mark.parametrize(("size", "expected"), list(enumerate(VECTORS)))
