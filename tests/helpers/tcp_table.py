@@ -9,21 +9,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from helpers.socks import LINGER_ZERO
 from helpers.waiting import PATIENCE, until
 
-__all__ = ["Backlog", "dialling", "full_backlog", "unread"]
+__all__ = ["Backlog", "dialling", "full_backlog", "reset_in_queue", "unread"]
 
 _SYN_SENT = "02"  # include/net/tcp_states.h
 
 
-def dialling(port: int) -> int:
-    """Count the sockets of this host that wait for an answer from `port`."""
-    found = 0
+def _sockets() -> Iterator[tuple[int, int, str]]:
+    """Tell of the sockets of this host: the local port, the port of the peer, the state."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
-            _, _, remote, state, *_ = line.split()
-            found += state == _SYN_SENT and int(remote.rpartition(":")[2], 16) == port
-    return found
+            _, local, remote, state, *_ = line.split()
+            yield int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16), state
+
+
+def dialling(port: int) -> int:
+    """Count the sockets of this host that wait for an answer from `port`."""
+    return sum(state == _SYN_SENT and remote == port for _, remote, state in _sockets())
+
+
+def reset_in_queue(client: socket.socket) -> None:
+    """Reset a connection that nobody has accepted yet, and wait until that is known there: no table has it then."""
+    near, far = client.getsockname()[1], client.getpeername()[1]
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
+    client.close()
+    until(lambda: (far, near) not in {(local, remote) for local, remote, _ in _sockets()}, "the reset to arrive")
 
 
 def unread(sock: socket.socket) -> int:

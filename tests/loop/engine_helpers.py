@@ -96,6 +96,7 @@ def tunnel(
     *,
     limits: FlowLimits = FOREVER,
     record: bytes = b"",
+    error: int = 0,
     before: Callable[[socket.socket, socket.socket], object] = lambda client, target: None,
     prepare: Callable[[socket.socket, socket.socket], object] = lambda inbound, outbound: None,
 ) -> Tunnel:
@@ -104,7 +105,7 @@ def tunnel(
     outbound, target = connected()
     before(client, target)
     prepare(inbound, outbound)
-    flow = engine.adopt(inbound.detach(), outbound.detach(), early, pending, limits, record)
+    flow = engine.adopt(inbound.detach(), outbound.detach(), early, pending, limits, record, error=error)
     return Tunnel(client, target, flow)
 
 

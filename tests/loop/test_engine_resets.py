@@ -261,6 +261,28 @@ def test_a_side_that_is_reset_before_it_is_adopted_is_noticed(relay: Engine, clo
     assert (end.closer, end.cause, end.errno) == (closer, Cause.RST, errno.ECONNRESET)
 
 
+@pytest.mark.parametrize("buckets", [(), (1,)], ids=["at once", "in its turn"])
+def test_a_reset_that_was_met_before_the_flow_is_adopted_is_passed_on_all_the_same(
+    relay: Engine, buckets: tuple[int, ...]
+) -> None:
+    def say_and_reset(client: socket.socket, target: socket.socket) -> None:
+        client.sendall(b"last words")
+        reset(client)
+
+    def meet(inbound: socket.socket, outbound: socket.socket) -> None:
+        await_reset(inbound)
+        with pytest.raises(ConnectionResetError):
+            inbound.send(b"reply")
+
+    relay.set_bucket(1, 1_000_000)
+    limits = FlowLimits(buckets=buckets)
+    met = errno.ECONNRESET
+    with tunnel(relay, b"early, ", b"reply", limits=limits, error=met, before=say_and_reset, prepare=meet) as pair:
+        assert read_all(pair.target) == (b"early, last words", errno.ECONNRESET)
+        end = next_end(relay)
+    assert (end.closer, end.cause, end.errno) == (Closer.CLIENT, Cause.RST, errno.ECONNRESET)
+
+
 def test_early_is_delivered_before_the_reset_of_the_client(relay: Engine) -> None:
     early = b"e" * (1 << 20)
     with tunnel(relay, early, before=lambda client, target: reset(client)) as pair:

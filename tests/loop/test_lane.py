@@ -9,10 +9,11 @@ import pytest
 
 from helpers.socks import read_all, read_exactly, read_reply5, request4, request5, reset
 from helpers.targets import target
-from helpers.tcp_table import full_backlog
-from loop.engine_helpers import is_reset, until
+from helpers.tcp_table import full_backlog, reset_in_queue
+from loop.engine_helpers import DEADLINE, is_reset, until
+from loop.engine_helpers import read_all as read_to_the_end
 from loop.lane_helpers import GREETING, LANES, LOGIN, WITH_PASSWORD, Lane, connect5, opened, permit
-from tabi.relay import Cause, FlowLimits
+from tabi.relay import Cause, Closer, FlowLimits
 from tabi.relay.lane import NONE, PASSWORD, Ask, Handover, Tail
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -389,6 +390,31 @@ def test_a_client_that_resets_is_handed_over_with_its_error(build: str, stage: s
                     inbound.recv(1)
             else:
                 assert handover.error == errno.ECONNRESET
+
+
+@pytest.mark.parametrize("buckets", [(), (1,)], ids=["at once", "in its turn"])
+def test_a_reset_that_the_reply_meets_is_passed_on_behind_what_came_early(
+    build: str, buckets: tuple[int, ...]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, opened(build) as lane:
+        listener.settimeout(DEADLINE)
+        there = listener.getsockname()
+        request = request4(1, *there)
+        lane.door()
+        lane.engine.set_bucket(1, 1_000_000)
+        with lane.client(request) as first:
+            lane.engine.answer(lane.next(Ask).arrival, permit(there, limits=FlowLimits(buckets=buckets)))
+            assert read_exactly(first, 2) == b"\x00\x5a"
+        listener.accept()[0].close()
+        lane.next_end()
+        lane.engine.stop_accepting(lane.listener.fileno())
+        reset_in_queue(lane.client(request + b"last words"))
+        lane.engine.accept_from(lane.listener.fileno())
+        with listener.accept()[0] as target:
+            target.settimeout(DEADLINE)
+            assert read_to_the_end(target) == (b"last words", errno.ECONNRESET)
+        end = lane.next_end()
+        assert (end.closer, end.cause, end.errno) == (Closer.CLIENT, Cause.RST, errno.ECONNRESET)
 
 
 def test_a_client_that_ends_is_handed_over_with_its_end(build: str) -> None:

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from helpers.serving import Running, serving
-from helpers.socks import LINGER_ZERO, connect5, dial, greet5, read_exactly, read_reply5, request5, reset
+from helpers.socks import LINGER_ZERO, connect5, dial, greet5, read_exactly, read_reply5, request4, request5, reset
 from helpers.targets import target
+from helpers.tcp_table import reset_in_queue
 from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import direct, fill, is_reset, read_all, unsent
 from loop.test_engine_resets import SCENARIOS
+from tabi.policy.verdict import Grants, Limits, Verdict
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -147,6 +149,24 @@ def test_early_data_arrives_before_the_reset_that_follows_it(server: Running, li
     # Whoever is dialled at all: the data was read together with the request, and goes first.
     assert seen == [(b"last words", errno.ECONNRESET)] * len(seen)
     assert seen
+
+
+@pytest.mark.parametrize("bandwidth", [None, 1_000_000])
+def test_a_reset_that_is_there_before_the_request_is_read_stays_behind_the_early_data(
+    listener: socket.socket, bandwidth: int | None
+) -> None:
+    grants = Grants(limits=Limits(bandwidth=bandwidth))
+
+    def leave() -> None:
+        sock = dial(server.address)
+        sock.sendall(request4(1, *listener.getsockname()) + b"last words")
+        reset_in_queue(sock)
+
+    with serving(policy=lambda _request, _context: Verdict(allow=True, rule="all", grants=grants)) as server:
+        server.call_sync(leave)  # the loop accepts nobody, and answers nothing, until it returns
+        line = server.only_line()
+    assert fates(listener) == [(b"last words", errno.ECONNRESET)]
+    assert (line["by"], line["why"], line["up"]) == ("client", "rst", 10)
 
 
 @pytest.mark.parametrize("stuck", [False, True])

@@ -50,6 +50,7 @@ class CompiledEngine:
         limits: FlowLimits,
         record: bytes,
         *,
+        error: int = 0,
         ring: bool = True,
     ) -> int: ...
     def ring(self) -> None: ...

@@ -158,7 +158,10 @@ cdef class RelayEngine:
             loops.shut_down(self.loop, BUG)
             eventfd_write(self.loop.report, 1)
 
-    def adopt(self, int inbound, int outbound, bytes early, bytes pending, limits, bytes record, *, bint ring=True):
+    def adopt(
+        self, int inbound, int outbound, bytes early, bytes pending, limits, bytes record,
+        *, int error=0, bint ring=True
+    ):
         """Take over two established stream sockets and return the number of the flow (see `Engine.adopt`)."""
         cdef Flow *flow = slabs.take(&self.loop.slab, GIVEN)
         try:
@@ -169,6 +172,8 @@ cdef class RelayEngine:
             self.fill(flow, limits, record)
             self.owe(&flow.outbound, early)
             self.owe(&flow.inbound, pending)
+            if error:
+                flows.fail(&flow.inbound, error)
         except BaseException:
             self.give_up(flow, inbound, outbound)
             raise

@@ -138,10 +138,12 @@ class PureEngine:
         limits: FlowLimits,
         record: bytes,
         *,
+        error: int = 0,
         ring: bool = True,
     ) -> int:
         """Take over two established stream sockets and return the number of the flow (see `Engine.adopt`)."""
         client, target = Side(inbound, pending), Side(outbound, early)
+        client.err = error
         with self._lock:
             self._adopted += 1
             flow = Flow(self._adopted, client, target, limits, record, self._clock())

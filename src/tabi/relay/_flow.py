@@ -54,8 +54,8 @@ class Side:
         self.is_settled = False  # what congestion control it has has been seen to
         self.queued = False  # has something to move, or may have: its turn will come
 
-    def open(self) -> None:
-        """Wrap the descriptor and prepare it. An OSError becomes `err`.
+    def open(self) -> bool:
+        """Wrap the descriptor and prepare it; False: that cannot be, and the OSError is in `err`.
 
         The base type of sockets is enough and weighs 48 bytes. Out-of-band data inline: the urgent byte
         arrives as the data that it is (RFC 6093 section 4) instead of being dropped.
@@ -67,6 +67,8 @@ class Side:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         except OSError as error:
             self.fail(error)
+            return False
+        return True
 
     def fail(self, error: OSError) -> None:
         """Remember that the socket is broken; the first error stays."""

@@ -394,12 +394,17 @@ class Lane(Hall):
         if permit.shows_target:
             host, port = permit.address, permit.port
         answer = granted(arrival.received[0], host, port)
+        error = 0
         try:
             answer = answer[arrival.sock.send(answer, MSG_NOSIGNAL) :]
-        except OSError:
-            pass  # as the control plane does: the flow's own attempt meets it again, behind what came early
+        except BlockingIOError:
+            pass
+        except OSError as failure:  # told once: the flow passes it on behind what came early
+            error = failure.errno or errno.EIO
         self._leave(arrival)
-        self._relay.begin(self._flow(arrival, permit, sock, answer), is_sure=not arrival.is_unsure)
+        flow = self._flow(arrival, permit, sock, answer)
+        flow.inbound.err = error
+        self._relay.begin(flow, is_sure=not arrival.is_unsure)
 
     def _flow(self, arrival: Arrival, permit: Permit, sock: socket.SocketType, unsent: bytes) -> Flow:
         now = self._clock()

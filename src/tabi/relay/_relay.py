@@ -10,7 +10,8 @@ with lost data:
   side, which SO_LINGER 0 would throw away. So the flow *lingers*: what the living side sends is ignored, the
   rest is delivered until SIOCOUTQ says 0, and then it is reset, or earlier when that makes no progress.
 - SO_ERROR is asked before any read: after a FIN it is the only sign of a reset, and every call that meets the
-  error first takes it away. RDHUP and HUP alone say nothing but "read".
+  error first takes it away: from then on a read says that the side has ended in order. So who has met an error before
+  the flow was ours must say so. RDHUP and HUP alone say nothing but "read".
 - What we cut ourselves (limits, kill, stop) is reset on both sides, so that nobody takes a cut for an end.
 - A flow that shares token buckets (`_groups`) moves bytes in its turn only, whatever the bytes follow: early data,
   what was sent before a reset. While it waits for tokens it is we who hold it back, and no limit of idleness counts.
@@ -155,20 +156,25 @@ class Relay:
         self._now = self._clock()
         self._flows[flow.number] = flow
         self._join(flow)
-        sides = (flow.inbound, flow.outbound)
-        for side in sides:
-            side.open()
-        for side in sides:
-            try:
-                if not side.err:
-                    self._epoll.register(side.fd, _INTEREST)
-                    self._sides[side.fd] = side
-            except OSError as error:
-                side.fail(error)
-        if flow.inbound.err or flow.outbound.err:
+        is_open = self._open(flow.inbound)
+        if not self._open(flow.outbound) or not is_open:
             self._cut(flow, Cause.ERROR)
+        elif flow.inbound.err:  # which the kernel has told already, and never tells again
+            self._linger(flow, flow.inbound)
         else:
             self._arm(flow)
+
+    def _open(self, side: Side) -> bool:
+        """Prepare and watch a side; False: that cannot be."""
+        if not side.open():
+            return False
+        try:
+            self._epoll.register(side.fd, _INTEREST)
+        except OSError as error:
+            side.fail(error)
+            return False
+        self._sides[side.fd] = side
+        return True
 
     def begin(self, flow: Flow, *, is_sure: bool) -> None:
         """Make a flow ours whose sides are open and watched, and if not `is_sure` see what events there were before."""
@@ -181,7 +187,9 @@ class Relay:
             self._join(flow)
         if limits.idle or limits.lifetime:
             self._arm(flow)
-        if not is_sure or inbound.out is not None or outbound.out is not None:
+        if inbound.err:
+            self._linger(flow, inbound)
+        elif not is_sure or inbound.out is not None or outbound.out is not None:
             self._queue(flow, inbound)
             self._queue(flow, outbound)
 

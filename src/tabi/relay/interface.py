@@ -118,6 +118,7 @@ class Engine(Protocol):
         limits: FlowLimits,
         record: bytes,
         *,
+        error: int = 0,
         ring: bool = True,
     ) -> int:
         """Take over two established stream sockets, from any thread, and return the number of the flow.
@@ -132,6 +133,8 @@ class Engine(Protocol):
             pending: what we still owe the client; goes to it before anything else.
             limits: what the flow has to keep to, until `limit` says otherwise.
             record: comes back in the flow's `End` and `Live`.
+            error: errno that a call on the client's socket has met, 0: none. The kernel tells it once, and the engine
+                would read an orderly end.
             ring: False leaves an engine asleep until `ring`, for whoever adopts several in a row.
         """
 

@@ -359,14 +359,22 @@ class Server:
         del self._sessions[session.number]
         self.admission.release(session.key)
 
-    def adopt(self, session: Session, outbound: int, pending: bytes) -> None:
-        """Give a session's pair of sockets to the engine; what is known of it goes along, packed."""
+    def adopt(self, session: Session, outbound: int, pending: bytes, error: int) -> None:
+        """Give a session's pair of sockets to the engine; what is known of it goes along, packed.
+
+        Args:
+            session: which is gone then.
+            outbound: the connection to the target.
+            pending: what the client is still owed.
+            error: errno that its socket has told already, 0: none.
+        """
         terms = session.judgement.terms()
         session.notes.lifetime = terms.limit
         record = session.notes.facts().pack()
         del self._sessions[session.number]
         early = session.machine.take_early()
-        self.engine.adopt(session.sock.detach(), outbound, early, pending, terms.flow, record, ring=False)
+        inbound = session.sock.detach()
+        self.engine.adopt(inbound, outbound, early, pending, terms.flow, record, error=error, ring=False)
         if not self._will_ring:
             self._will_ring = True
             self.loop.call_soon(self._ring)

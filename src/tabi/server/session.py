@@ -346,17 +346,18 @@ class Session:
         """
         verdict = self.judgement.settle(address)
         pending = self.machine.data_to_send()
+        met = 0
         try:
             pending = pending[self.sock.send(pending) :]
-        except OSError:
-            # The client reads nothing, or it is gone: a reset is told once, here, and to the engine's own attempt
-            # as EPIPE. So the engine sends what came early, and passes the reset on behind it.
+        except BlockingIOError:  # the client reads nothing
             pass
+        except OSError as error:  # told once: the engine passes it on behind what came early
+            met = error.errno or errno.EIO
         self._over = True
         self.server.lane.teach_door(self)
         self.judgement.claims.hand_over(verdict.rule)
         self.unwatch()
-        self.server.adopt(self, outbound.detach(), pending)
+        self.server.adopt(self, outbound.detach(), pending, met)
 
     def answer(self, bound: Endpoint, outcome: Outcome) -> None:
         """Send the success reply, and close in order: all that was asked for is in it."""

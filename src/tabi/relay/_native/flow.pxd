@@ -140,10 +140,15 @@ cdef inline void take_error(Side *side) noexcept nogil:
         fail(side, error)
 
 
-cdef inline void open_side(Side *side) noexcept nogil:
-    """Prepare the descriptor. Out-of-band data inline: the urgent byte arrives as the data that it is (RFC 6093, 4)."""
+cdef inline bint open_side(Side *side) noexcept nogil:
+    """Prepare the descriptor; False: that cannot be.
+
+    Out-of-band data inline: the urgent byte arrives as the data that it is (RFC 6093, 4).
+    """
     if set_option(side.fd, SO_OOBINLINE, 1) < 0:
         fail(side, errno)
+        return False
+    return True
 
 
 cdef inline void unblock(Side *side) noexcept nogil:

@@ -118,7 +118,9 @@ cdef inline void begin(Hall *hall, Arrival *arrival, int64_t now) noexcept nogil
     flow.inbound.marks |= UNBLOCKED
     flow.outbound.marks |= UNBLOCKED
     relays.arm(hall.relay, flow)
-    if arrival.is_unsure or flow.inbound.out != NULL or flow.outbound.out != NULL:
+    if flow.inbound.err:
+        traffic.linger(hall.relay, flow, &flow.inbound)
+    elif arrival.is_unsure or flow.inbound.out != NULL or flow.outbound.out != NULL:
         relays.queue(hall.relay, flow, &flow.inbound)
         if flow.node.state == LIVE:
             relays.queue(hall.relay, flow, &flow.outbound)
@@ -157,11 +159,14 @@ cdef inline void connected(Hall *hall, Arrival *arrival) noexcept nogil:
     size = granted(
         arrivals.received(arrival)[0], &arrival.permit.target if arrival.permit.shows_target else &ours, answer
     )
-    sent = max(<ssize_t>0, send(flow.inbound.fd, answer, size, MSG_NOSIGNAL | MSG_DONTWAIT))
+    sent = send(flow.inbound.fd, answer, size, MSG_NOSIGNAL | MSG_DONTWAIT)
+    if sent < 0 and errno != EAGAIN:  # told once: the flow passes it on behind what came early
+        flows.fail(&flow.inbound, errno)
+    elif sent < <ssize_t>size:
+        sent = max(<ssize_t>0, sent)
+        if not flows.owe(&flow.inbound, answer + sent, size - sent):
+            flows.fail(&flow.inbound, ENOMEM)
     leave(hall, arrival)
-    # What was not taken, whatever the reason: the flow's own attempt meets it again, behind what came early.
-    if <size_t>sent < size and not flows.owe(&flow.inbound, answer + sent, size - sent):
-        flows.fail(&flow.inbound, ENOMEM)
     begin(hall, arrival, clock(hall))
 
 

@@ -268,6 +268,16 @@ cdef inline int watch(Relay *relay, Side *side) noexcept nogil:
     return epoll_ctl(relay.epoll, EPOLL_CTL_ADD, side.fd, &event)
 
 
+cdef inline bint open_and_watch(Relay *relay, Side *side) noexcept nogil:
+    """Prepare and register a side; False: that cannot be."""
+    if not flows.open_side(side):
+        return False
+    if watch(relay, side) < 0:
+        flows.fail(side, errno)
+        return False
+    return True
+
+
 cdef inline void close_once(Flow *flow) noexcept nogil:
     """See to it that one descriptor for both sides is closed once."""
     if flow.inbound.fd == flow.outbound.fd:
@@ -287,19 +297,17 @@ cdef inline void turn_away(Relay *relay, Flow *flow, Cause cause) noexcept nogil
 
 cdef inline void take_up(Relay *relay, Flow *flow) noexcept nogil:
     """Make a flow ours, between batches of events. Whatever is there to be read or written comes as its first event."""
+    cdef bint is_open
     flow.node.tick = 0
     store_byte(&flow.node.state, LIVE)
     if flow.share != NULL:
         sharing.join(flow.share)
-    flows.open_side(&flow.inbound)
-    flows.open_side(&flow.outbound)
-    if not flow.inbound.err and watch(relay, &flow.inbound) < 0:
-        flows.fail(&flow.inbound, errno)
-    if not flow.outbound.err and watch(relay, &flow.outbound) < 0:
-        flows.fail(&flow.outbound, errno)
-    if flow.inbound.err or flow.outbound.err:
+    is_open = open_and_watch(relay, &flow.inbound)
+    if not open_and_watch(relay, &flow.outbound) or not is_open:
         close_once(flow)
         cut(relay, flow, ERROR)
+    elif flow.inbound.err:  # which the kernel has told already, and never tells again
+        linger(relay, flow, &flow.inbound)
     else:
         look(relay, flow)  # its time may have come while it waited to be taken up
 
