@@ -3,7 +3,7 @@
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tabi.addr import Address, Endpoint, Name
@@ -18,6 +18,7 @@ from tabi.config.settings import DEFAULT_LISTEN, BindSettings, Caps, LogSettings
 from tabi.errors import ConfigError
 from tabi.policy.covering import find_covered
 from tabi.policy.networks import PrivateNetworks
+from tabi.policy.own import Move
 from tabi.policy.rule import Rule
 from tabi.policy.rules import RuleList
 from tabi.wire.socks5 import Method
@@ -55,6 +56,14 @@ class Configuration:
     def terms(self, listener: Endpoint, client: Address) -> Terms:
         """Say what a client is offered: methods, and whether SOCKS4 is taken."""
         return self.access.terms(listener, client)
+
+    def on_host(self, own: frozenset[Address]) -> "Configuration":
+        """Give the same configuration for a host that has these addresses; see `PrivateNetworks.own`."""
+        if own == self.rules.private.own:
+            return self
+        move = Move(PrivateNetworks(own))
+        clients = tuple(replace(table, clients=move.clients(table.clients)) for table in self.access.clients)
+        return replace(self, rules=move.rules(self.rules), access=replace(self.access, clients=clients))
 
     def groups(self, user: bytes | None) -> frozenset[str]:
         """Give the groups of a user; of nobody, none."""

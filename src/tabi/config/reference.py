@@ -33,6 +33,9 @@ _PRIVATE_END = """\
 
 Also the server's own addresses, and every IPv6 address that carries one of these IPv4 addresses inside:
 `::ffff:0:0/96`, `64:ff9b::/96`, `2002::/16`, `2001::/32`. Documentation networks are not in it.
+
+A running server follows the addresses of its host: one that comes is in `@private` at once, one that goes is in it no
+more, and the log tells of both. Sessions that the rules refuse for that are ended, as with a reload.
 """
 
 

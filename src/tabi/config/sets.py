@@ -28,8 +28,7 @@ def make_hosts(entries: Iterator[HostEntry], private: PrivateNetworks) -> Hosts:
                 networks.append(entry)
 
     known = NameSet(names())
-    inside = NetworkSet(network for network in networks if private.covers(network))
-    return Hosts(names=known, networks=NetworkSet(networks), inside=inside)
+    return Hosts(names=known, networks=NetworkSet(networks), inside=private.part_of(networks))
 
 
 def read_set(path: Path, private: PrivateNetworks) -> tuple[Hosts, list[Problem]]:

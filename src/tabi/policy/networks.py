@@ -119,12 +119,18 @@ class PrivateNetworks(NetworkSet):
 
     def __init__(self, own: Iterable[Address] = ()) -> None:
         super().__init__(ip_network(text) for text, _ in PRIVATE_NETWORKS)
-        self._own = NetworkSet(map(ip_network, own))
+        self.own = frozenset(address for address in own if not super(PrivateNetworks, self).__contains__(address))
+        """Those of the server's addresses that are not private anyway."""
+        self._own = NetworkSet(map(ip_network, self.own))
 
     def __contains__(self, address: Address) -> bool:
         if self._own and address in self._own:
             return True
         return super().__contains__(address)
+
+    def part_of(self, networks: Iterable[Network]) -> NetworkSet:
+        """Give the networks that lie within."""
+        return NetworkSet(network for network in networks if self.covers(network))
 
     def covers(self, network: Network) -> bool:
         """See `NetworkSet`; the exceptions do not matter here, for they are not private to begin with."""

@@ -1,5 +1,6 @@
 """A server that lives by a configuration, and goes over to another without losing a session that both allow."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from tabi.policy.memory import Memory
 from tabi.server.accounts import Accounts, Table
 from tabi.server.counts import Counts
 from tabi.server.hashing import HashQueue
-from tabi.server.review import Review
+from tabi.server.review import MOVED, RELOADED, Review
 from tabi.server.server import Server
 
 __all__ = ["ConfiguredServer", "Prepared"]
@@ -82,17 +83,32 @@ class ConfiguredServer:
         Returns:
             how many sessions were ended.
         """
-        configuration = self.configuration = prepared.configuration
+        configuration = prepared.configuration
         changed = self.accounts.swap(prepared.accounts, configuration.settings.trusted)
+        self._live_by(configuration, RELOADED)
+        self.server.listen_on(listeners)
+        return await Review(self.server, self._groups, changed).run()
+
+    async def move(self, own: frozenset[Address]) -> int:
+        """Live by the same configuration on a host that has other addresses now; as with `swap`, sessions go on.
+
+        Returns:
+            how many sessions were ended.
+        """
+        configuration = await asyncio.to_thread(self.configuration.on_host, own)
+        self._live_by(configuration, MOVED)
+        return await Review(self.server, self._groups, since=MOVED).run()
+
+    def _live_by(self, configuration: Configuration, since: str) -> None:
+        self.configuration = configuration
         self.server.reconfigure(
             configuration.settings,
             policy=Memory(configuration.rules),
             access=_access(configuration),
             user_limits={name: user.limits for name, user in configuration.users.items()},
             rule_limits={rule.name: rule.grants.limits for rule in configuration.rules.rules},
+            since=since,
         )
-        self.server.listen_on(listeners)
-        return await Review(self.server, self._groups, changed).run()
 
     async def stop(self, drain: float | None = None) -> None:
         """Stop the server, then what verifies passwords."""

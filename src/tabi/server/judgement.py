@@ -33,7 +33,7 @@ class Judgement:
     """
 
     __slots__ = (
-        "_context", "_granted", "_is_outdated", "_limit_reached", "_limits", "_notes", "_policy", "claims",
+        "_context", "_granted", "_limit_reached", "_limits", "_notes", "_outdated", "_policy", "claims",
         "on_new_rules", "verdict",
     )  # fmt: skip
 
@@ -42,7 +42,7 @@ class Judgement:
         self._limits = limits
         self._context = context
         self._notes = notes
-        self._is_outdated = False  # it is by rules that have been replaced since
+        self._outdated = ""  # since when it is by rules that have been replaced
         self._granted: dict[Address, Verdict] = {}  # what allows each address that was judged
         self._limit_reached: LimitReachedError | None = None  # what refused the others
         self.claims = Claims(limits)
@@ -92,7 +92,7 @@ class Judgement:
 
     def _has_judged(self, event: RequestReceived, address: Address) -> bool:
         """Say whether `require` has allowed this very address, which was asked for as such and not by a name."""
-        if self._is_outdated or self.verdict is None or self.verdict.tentative:
+        if self._outdated or self.verdict is None or self.verdict.tentative:
             return False
         return address == event.target.host
 
@@ -142,12 +142,12 @@ class Judgement:
         Raises:
             DeniedError: the new rules refuse it.
         """
-        if not self._is_outdated:
+        if not self._outdated:
             return
         verdict = self.judge(Request(event.command, event.target, address))
         self._notes.note_verdict(verdict)
         if not verdict.allow:
-            raise DeniedError(verdict.refusal("since the reload"), reply=verdict.reply)
+            raise DeniedError(verdict.refusal(self._outdated), reply=verdict.reply)
         self.claims.carry(verdict.rule)
         self._granted[address] = verdict
 
@@ -155,9 +155,9 @@ class Judgement:
         """Judge by the groups that the user is in now."""
         self._context = replace(self._context, groups=groups)
 
-    def forget_verdicts(self) -> None:
-        """Have what was judged by old rules judged anew."""
-        self._is_outdated = True
+    def forget_verdicts(self, since: str) -> None:
+        """Have what was judged by old rules judged anew; a refusal says `since` when they are others."""
+        self._outdated = since
 
     def go_on_by(self, verdict: Verdict) -> None:
         """Keep to what new rules say, which allow the request as far as it is known."""

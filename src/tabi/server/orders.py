@@ -6,10 +6,11 @@ The supervisor alone reads and builds the configuration; a worker gets it whole,
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from tabi.addr import Address
 from tabi.config.load import Configuration
 from tabi.server.live import Row
 
-__all__ = ["Answer", "Ask", "Discard", "Prepare", "Ready", "Stop", "Swap", "Unready"]
+__all__ = ["Answer", "Ask", "Discard", "Moved", "Prepare", "Ready", "Stop", "Swap", "Unready"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +25,7 @@ class Prepare:
             before this one was to leave: their queues are to be emptied, and they are to be closed.
         index: number of the worker, from 0.
         workers: how many there are.
+        own: this host's addresses; `Moved` tells of others.
     """
 
     generation: int
@@ -32,6 +34,7 @@ class Prepare:
     new: tuple[int, ...]
     index: int
     workers: int
+    own: frozenset[Address] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,13 @@ class Swap:
 @dataclass(frozen=True, slots=True)
 class Discard:
     """Forget what was prepared: another worker could not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """This host has other addresses now: judge by these, also by what is prepared."""
+
+    own: frozenset[Address]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,18 @@ from tabi.server.record import Facts
 from tabi.server.server import Server
 from tabi.server.session import Session, address_of
 
-__all__ = ["Groups", "Review"]
+__all__ = ["MOVED", "RELOADED", "Groups", "Review"]
 
 Groups = Callable[[bytes | None], frozenset[str] | None]
 """Of a user; None where there is no such user any more."""
 
 _AT_ONCE: Final = 16  # tunnels, some 50 us each: a callback of the loop lasts no longer than a millisecond
 
-_NO_USER: Final = "there is no such user since the reload"
-_OTHER_PASSWORD: Final = "the user has another password since the reload"
-_NO_ENTRY: Final = "who comes in like this is asked for a password since the reload"
+RELOADED: Final = "since the reload"
+MOVED: Final = "since this host has other addresses"
+_NO_USER: Final = "there is no such user"
+_OTHER_PASSWORD: Final = "the user has another password"
+_NO_ENTRY: Final = "who comes in like this is asked for a password"
 
 
 class Review:
@@ -38,12 +40,16 @@ class Review:
         server: whose sessions.
         groups: of users as they are now.
         changed: users who have another password than before.
+        since: when the configuration is another: what stands behind each reason.
     """
 
-    def __init__(self, server: Server, groups: Groups, changed: Collection[bytes] = ()) -> None:
+    def __init__(
+        self, server: Server, groups: Groups, changed: Collection[bytes] = (), *, since: str = RELOADED
+    ) -> None:
         self._server = server
         self._groups = groups
         self._changed = changed
+        self._since = since
         self._minute = minute_of_week()
 
     async def run(self) -> int:
@@ -85,11 +91,11 @@ class Review:
     def _refusal(self, session: Session) -> str:
         options = self._server.options_for(session.listener, address_of(session.client))
         if not session.machine.live_by(options):
-            return _NO_ENTRY
+            return f"{_NO_ENTRY} {self._since}"
         if not session.live_by(self._groups):
-            return _NO_USER
+            return f"{_NO_USER} {self._since}"
         if session.has_login and session.notes.user in self._changed:
-            return _OTHER_PASSWORD
+            return f"{_OTHER_PASSWORD} {self._since}"
         if session.is_served:
             verdict = self._judge(session.notes.facts())
             if isinstance(verdict, str):
@@ -101,17 +107,17 @@ class Review:
         """Judge by what is known of a session; where it is refused, say why."""
         groups = self._groups(facts.user)
         if groups is None:
-            return _NO_USER
+            return f"{_NO_USER} {self._since}"
         if facts.user in self._changed:
-            return _OTHER_PASSWORD
+            return f"{_OTHER_PASSWORD} {self._since}"
         request, context = as_request(facts, groups=groups, minute_of_week=self._minute)
         options = self._server.options_for(context.listener, address_of(context.client))
         if not options.admits(context.version, context.method):
-            return _NO_ENTRY
+            return f"{_NO_ENTRY} {self._since}"
         verdict = self._server.policy(request, context)
         if verdict.allow:
             return verdict
-        return verdict.refusal("since the reload")
+        return verdict.refusal(self._since)
 
     def _limits(self, flow: int, facts: Facts, verdict: Verdict) -> FlowLimits:
         """Say what a tunnel has to keep to, and know it as what the rule makes of it that allows it now."""

@@ -236,8 +236,9 @@ class Server:
         access: Access,
         user_limits: Mapping[bytes, Limits],
         rule_limits: Mapping[str, Limits],
+        since: str,
     ) -> None:
-        """Live by other settings, rules and limits from now on.
+        """Live by other settings, rules and limits from now on; refusals that come of it say `since` when.
 
         `tabi.server.review` tells those that are there; handshakes under way keep their time limit.
         """
@@ -253,7 +254,7 @@ class Server:
         if settings.time.handshake != self.handshakes.seconds:
             self.handshakes = self._handshakes()  # those under way keep their time
         for session in self._sessions.values():
-            session.forget_verdicts()
+            session.forget_verdicts(since)
 
     def listen_on(self, listeners: Sequence[socket.socket]) -> None:
         """Accept from these from now on; what is not among them is closed once its queue has been accepted."""

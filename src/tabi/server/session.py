@@ -306,10 +306,10 @@ class Session:
             self._judgement.live_by(known)
         return True
 
-    def forget_verdicts(self) -> None:
+    def forget_verdicts(self, since: str) -> None:
         """Have what was judged by old rules judged anew."""
         if self._judgement is not None:
-            self._judgement.forget_verdicts()
+            self._judgement.forget_verdicts(since)
 
     def succeed(self, bound: Endpoint, led_to: Endpoint | None = None) -> None:
         """Put the success reply out; `hand_over` or `send_all` sends it."""

@@ -14,16 +14,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
-from tabi.addr import Endpoint
+from tabi.addr import Address, Endpoint
 from tabi.config.load import Configuration
 from tabi.config.openness import find_openings
 from tabi.errors import ConfigError
 from tabi.net.channel import ClosedError
 from tabi.net.tasks import spawn
 from tabi.server.accounts import Judged
+from tabi.server.home import Home
 from tabi.server.listening import Listener, Listening
 from tabi.server.live import Row
-from tabi.server.orders import Ask, Discard, Prepare, Stop, Unready
+from tabi.server.orders import Ask, Discard, Moved, Prepare, Stop, Unready
 from tabi.server.process import WorkerProcess, text_of
 from tabi.server.sharedtable import SharedTable
 
@@ -72,6 +73,7 @@ class Supervisor:
         self._wanted_workers = workers
         self._inherited = tuple(inherited)
         self._listening = Listening(0)
+        self._home = Home(self._tell_moved)
         self._workers: dict[int, WorkerProcess] = {}
         self._generation = 0
         self._numbers = itertools.count(1)
@@ -90,6 +92,7 @@ class Supervisor:
             ConfigError: the configuration cannot be used, or a listener not be opened.
         """
         async with self._reloading:  # also whoever wants to reload waits for it
+            self._home.start()
             self.configuration = await asyncio.to_thread(self._load)
             self._generation += 1
             self._count = self._wanted_workers or self.configuration.workers or len(os.sched_getaffinity(0))
@@ -115,6 +118,7 @@ class Supervisor:
         async with self._reloading:
             if self._stopping or not self._generation:
                 raise ConfigError("the server is being stopped")
+            self._home.look()  # where changes are not heard of
             configuration = await asyncio.to_thread(self._load)
             self._check_that_it_needs_no_restart(configuration)
             self._check_openness(configuration)
@@ -140,6 +144,7 @@ class Supervisor:
     async def stop(self, drain: float | None = None) -> None:
         """Stop accepting, let sessions finish, end every worker."""
         self._stopping = True
+        self._home.stop()
         if not self._generation:  # it has not even loaded
             return
         patience = self.configuration.settings.time.drain if drain is None else drain
@@ -253,6 +258,7 @@ class Supervisor:
             new=tuple(number for number in numbers if number not in worker.has_now),
             index=worker.index,
             workers=self._count,
+            own=self._home.addresses,
         )
 
     def _on_death(self, worker: WorkerProcess) -> None:
@@ -277,6 +283,11 @@ class Supervisor:
                     await self._start_worker(dead.index)
                 except ConfigError as error:
                     _logger.error("%s", error)
+
+    def _tell_moved(self, own: frozenset[Address]) -> None:
+        """Have every worker judge by other addresses of this host."""
+        for worker in self._workers.values():
+            worker.channel.post(Moved(own))
 
     def _share(self, source: WorkerProcess, judged: Judged) -> None:
         """Pass on what one worker has judged."""

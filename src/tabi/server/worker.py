@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 
+from tabi.addr import Address
 from tabi.errors import ConfigError
 from tabi.net.channel import Channel, ClosedError
 from tabi.net.lines import LineHandler, LineWriter
@@ -24,7 +25,7 @@ from tabi.server.configured import ConfiguredServer, Prepared
 from tabi.server.hashing import shared_queue
 from tabi.server.live import Row
 from tabi.server.lockouts import parse_client
-from tabi.server.orders import Answer, Ask, Discard, Prepare, Ready, Stop, Swap, Unready
+from tabi.server.orders import Answer, Ask, Discard, Moved, Prepare, Ready, Stop, Swap, Unready
 from tabi.server.server import Server
 from tabi.server.sharedtable import SharedTable
 
@@ -47,6 +48,7 @@ class Worker:
         self._sessions = sessions
         self._sockets: dict[int, socket.socket] = {}
         self._left: list[socket.socket] = []
+        self._own: frozenset[Address] = frozenset()
         self._order: Prepare | None = None
         self._prepared: Prepared | None = None
         self._table: SharedTable | None = None
@@ -67,6 +69,8 @@ class Worker:
                         await self._channel.send(Ready(generation, await self._swap()))
                     case Discard():
                         self._discard()
+                    case Moved(own):
+                        await self._move(own)
                     case Ask() as question:
                         await self._channel.send(Answer(question.number, self._answer(question)))
                     case Judged() as judged if self._configured is not None:
@@ -104,10 +108,11 @@ class Worker:
         self._sockets |= zip(order.new, sockets, strict=False)
         self._left = sockets[len(order.new) :]
         self._order = order
+        self._own = order.own
         try:
             if self._configured is None and order.configuration.user is not None:
                 drop_privileges(order.configuration.user)
-            self._prepared = ConfiguredServer.prepare(order.configuration, order.generation)
+            self._prepared = ConfiguredServer.prepare(order.configuration.on_host(order.own), order.generation)
         except ConfigError as error:
             await self._channel.send(Unready(order.generation, str(error)))
         else:
@@ -123,6 +128,7 @@ class Worker:
         self._order = self._prepared = None
         if order is None or prepared is None:
             raise RuntimeError("told to swap without having prepared")
+        prepared = prepared._replace(configuration=prepared.configuration.on_host(self._own))
         listeners = {number: self._sockets[number] for number in order.listeners}
         ended = 0
         if self._configured is None:
@@ -143,6 +149,11 @@ class Worker:
         self._sockets = listeners  # the server has closed the others, once their queue was accepted
         self._left = []
         return ended
+
+    async def _move(self, own: frozenset[Address]) -> None:
+        self._own = own
+        if self._configured is not None:
+            await self._configured.move(own)
 
     def _discard(self) -> None:
         order, self._order, self._prepared = self._order, None, None
