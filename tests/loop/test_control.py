@@ -270,6 +270,8 @@ def test_commands_answer_in_json(server: Configured, echo: tuple[str, int]) -> N
     answer = json.loads(done.stdout)
     assert answer["ok"] is False
     assert f"{server.file}:1" in answer["error"]
+    assert answer["problems"] == json.loads(tabi("check", "--json", str(server.file)).stdout)["problems"]
+    assert [one["line"] for one in answer["problems"]] == [1]
     with tunnel_as(server.address, b"alice", echo) as sock:
         assert echoes(sock)
 

@@ -44,6 +44,8 @@ def _add(commands: "Commands", name: str, text: str, run: object, epilog: str = 
 
 
 def _reload(arguments: argparse.Namespace) -> int:
+    from tabi.config.problems import Problem
+
     answer = _ask(arguments, "reload")
     if _show_json(arguments, answer):
         return 0 if answer["ok"] else 1
@@ -51,8 +53,8 @@ def _reload(arguments: argparse.Namespace) -> int:
         print(answer["error"], file=sys.stderr)
         print("tabi: nothing was changed, the old configuration goes on", file=sys.stderr)
         return 1
-    for warning in answer["warnings"]:
-        print(warning, file=sys.stderr)
+    for one in answer["problems"]:
+        print(Problem.from_dict(one), file=sys.stderr)
     print("reloaded")
     return 0
 

@@ -1,8 +1,8 @@
 """What is wrong with a configuration: each with its place, what was found, and what would do."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self, TypeAlias
 
 from tabi.addr import escape, printable
 from tabi.errors import ConfigError
@@ -60,6 +60,11 @@ class Problem:
     def as_dict(self) -> dict[str, str | int | bool]:
         """Give it for JSON."""
         return {**asdict(self), "text": self.text}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:  # Any: as `as_dict` has made them
+        """Make it of what `as_dict` gave."""
+        return cls(**{one.name: values[one.name] for one in fields(cls)})
 
 
 class ConfigurationError(ConfigError):

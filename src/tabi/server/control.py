@@ -1,17 +1,19 @@
 """Talking to a running server: a Unix socket of the supervisor's, for its owner alone (mode 0600).
 
 One JSON object per connection and direction, each ended by a newline: ``{"do": "reload"}`` in, ``{"ok": true,
-"rows": […]}`` or ``{"ok": false, "error": "…"}`` out.
+"rows": […]}`` or ``{"ok": false, "error": "…"}`` out. With a reload comes ``"problems": […]``: the errors and warnings
+of the file, as `tabi check --json` has them; none where something else was in the way.
 """
 
 import asyncio
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from tabi.config.problems import ConfigurationError
 from tabi.errors import ConfigError, TabiError, UsageError
 from tabi.net.tasks import spawn
 from tabi.server.live import FIELDS
@@ -115,20 +117,28 @@ class ControlServer:
         try:
             what, arguments = _read(line)
             if what == "reload":
-                return _row(await self._reload(), self._supervisor.configuration.warnings)
+                return await self._reloaded()
             return {"ok": True, "rows": await self._supervisor.ask(what, arguments)}
         except TabiError as error:
             return {"ok": False, "error": str(error)}
 
+    async def _reloaded(self) -> dict[str, Any]:  # JSON
+        try:
+            reloaded = await self._reload()
+        except ConfigError as error:
+            problems = error.problems if isinstance(error, ConfigurationError) else ()
+            return {"ok": False, "error": str(error), "problems": [one.as_dict() for one in problems]}
+        warnings = [one.as_dict() for one in self._supervisor.configuration.warnings]
+        return {"ok": True, "rows": [_row(reloaded)], "problems": warnings}
 
-def _row(reloaded: Reloaded, warnings: Iterable[object]) -> dict[str, Any]:  # JSON
-    changed = {
+
+def _row(reloaded: Reloaded) -> dict[str, Any]:  # JSON
+    return {
         "generation": reloaded.generation,
         "opened": [str(address) for address in reloaded.opened],
         "closed": [str(address) for address in reloaded.closed],
         "ended": reloaded.ended,
     }
-    return {"ok": True, "rows": [changed], "warnings": [str(one) for one in warnings]}
 
 
 def _read(line: bytes) -> tuple[str, dict[str, str]]:
