@@ -276,6 +276,22 @@ def test_commands_answer_in_json(server: Configured, echo: tuple[str, int]) -> N
         assert echoes(sock)
 
 
+def test_warnings_are_folded_for_people_and_whole_in_json(server: Configured) -> None:
+    server.write(OPEN + '[[rule]]\nallow = true\nto = "10.0.0.0/8"\n' * 30)
+    done = server.tabi("reload")
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert len([line for line in lines if "can never match: rule" in line]) == 20
+    assert lines[20:] == [
+        f"{server.file}: warning: 10 more of 30: can never match; `tabi check {server.file}` lists all"
+    ]
+    server.line(f"^tabi: {lines[20]}$")
+    assert len([line for line in server.errors if "can never match: rule" in line]) == 20
+    answer = json.loads(server.tabi("reload", "--json").stdout)
+    assert len(answer["problems"]) == 30
+    assert answer["problems"] == json.loads(tabi("check", "--json", str(server.file)).stdout)["problems"]
+
+
 def test_reload_says_so(server: Configured) -> None:
     done = server.tabi("reload")
     assert (done.returncode, done.stdout) == (0, "reloaded\n")

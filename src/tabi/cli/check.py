@@ -53,7 +53,10 @@ def run(arguments: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     if ok:
-        print(f"{arguments.file}: ok, {_many(counts['rules'], 'rule')}, {_many(counts['users'], 'user')}")
+        parts = ["ok", _many(counts["rules"], "rule"), _many(counts["users"], "user")]
+        if problems:  # which may have left the screen
+            parts.append(_many(len(problems), "warning"))
+        print(f"{arguments.file}: {', '.join(parts)}")
     return 0 if ok else 1
 
 

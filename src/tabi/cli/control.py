@@ -44,7 +44,7 @@ def _add(commands: "Commands", name: str, text: str, run: object, epilog: str = 
 
 
 def _reload(arguments: argparse.Namespace) -> int:
-    from tabi.config.problems import Problem
+    from tabi.config.problems import Problem, folded
 
     answer = _ask(arguments, "reload")
     if _show_json(arguments, answer):
@@ -53,8 +53,8 @@ def _reload(arguments: argparse.Namespace) -> int:
         print(answer["error"], file=sys.stderr)
         print("tabi: nothing was changed, the old configuration goes on", file=sys.stderr)
         return 1
-    for one in answer["problems"]:
-        print(Problem.from_dict(one), file=sys.stderr)
+    for line in folded([Problem.from_dict(one) for one in answer["problems"]]):
+        print(line, file=sys.stderr)
     print("reloaded")
     return 0
 

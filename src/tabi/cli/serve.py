@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tabi.addr import Endpoint
 from tabi.config.load import load
+from tabi.config.problems import folded
 from tabi.config.settings import DEFAULT_LISTEN, Settings
 from tabi.errors import ConfigError
 from tabi.net.lines import LineHandler, LineWriter
@@ -225,8 +226,8 @@ class _Foreground:
         return f"STATUS=listening on {', '.join(map(str, self._supervisor.addresses))}"
 
     def _tell_warnings(self) -> None:
-        for warning in self._supervisor.configuration.warnings:
-            self._say(str(warning))
+        for line in folded(self._supervisor.configuration.warnings):
+            self._say(line)
 
     def _say(self, text: str) -> None:
         self._diagnostics.write(f"tabi: {text}")

@@ -1,13 +1,17 @@
 """What is wrong with a configuration: each with its place, what was found, and what would do."""
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self, TypeAlias
+from typing import Any, Final, Self, TypeAlias
 
 from tabi.addr import escape, printable
 from tabi.errors import ConfigError
 
-__all__ = ["ConfigurationError", "KeyPath", "Problem", "Report", "WrongError", "shown"]
+__all__ = ["MOST_ALIKE", "ConfigurationError", "KeyPath", "Problem", "Report", "WrongError", "folded", "shown"]
+
+MOST_ALIKE: Final = 20
+"""Warnings of one kind that the log tells: of a thousand rules that never match the first few say what is wrong."""
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Keys and, in arrays, places counted from 0: ``("rule", 2, "port")``."""
@@ -65,6 +69,26 @@ class Problem:
     def from_dict(cls, values: Mapping[str, Any]) -> Self:  # Any: as `as_dict` has made them
         """Make it of what `as_dict` gave."""
         return cls(**{one.name: values[one.name] for one in fields(cls)})
+
+    @property
+    def kind(self) -> str:
+        """What is wrong, without what is told of this one alone."""
+        return self.complaint.partition(":")[0]
+
+
+def folded(warnings: Iterable[Problem]) -> list[str]:
+    """Put warnings into lines, of one kind at most `MOST_ALIKE`; then how many more there are, and what lists them."""
+    lines = []
+    counts: Counter[tuple[str, str]] = Counter()
+    for one in warnings:
+        counts[one.file, one.kind] += 1
+        if counts[one.file, one.kind] <= MOST_ALIKE:
+            lines.append(str(one))
+    for (file, kind), count in counts.items():
+        if count > MOST_ALIKE:
+            more = f"{file}: warning: {count - MOST_ALIKE} more of {count}: {kind}; `tabi check {file}` lists all"
+            lines.append(printable(more))
+    return lines
 
 
 class ConfigurationError(ConfigError):

@@ -22,7 +22,16 @@ def test_warnings_are_told_and_do_not_fail(capsys: pytest.CaptureFixture[str]) -
     assert main(["check", str(path)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert f'{path}:13: warning: rule "narrow": can never match' in "\n".join(out)
-    assert out[-1] == f"{path}: ok, 3 rules, 1 user"
+    assert out[-1] == f"{path}: ok, 3 rules, 1 user, {len(out) - 1} warnings"
+
+
+def test_all_warnings_are_told_however_many(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "tabi.toml"
+    path.write_text('[[rule]]\nname = "all"\nallow = true\n' + "[[rule]]\nallow = true\n" * 30)
+    assert main(["check", str(path)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert len([line for line in out if 'can never match: rule "all" in line 1' in line]) == 30
+    assert out[-1] == f"{path}: ok, 31 rules, 0 users, 30 warnings"
 
 
 def test_all_errors_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
