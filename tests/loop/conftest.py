@@ -46,6 +46,7 @@ CONFORMANCE = frozenset({
     "test_log_batches",
     "test_log_settings",
     "test_logins",
+    "test_prefer",
     "test_reload",
     "test_reload_listeners",
     "test_reload_running",
