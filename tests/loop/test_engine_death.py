@@ -4,23 +4,29 @@ import os
 import signal
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from helpers.configured import ALLOW, JSON, LISTEN, configured
 from helpers.serving import Command, command
-from helpers.socks import connect5, dial, read_exactly
+from helpers.socks import connect5, dial, read_exactly, read_reply5, request5
 from helpers.targets import target
 from helpers.waiting import until
-from loop.engine_helpers import is_reset, next_ends, running, tunnel
+from loop.engine_helpers import NOT_BUILT, is_reset, next_ends, running, tunnel
+from loop.lane_helpers import GREETING, LANES, opened, permit
 from tabi.relay import Cause, Closer
 from tabi.relay._pump import Pump
+from tabi.relay.lane import Ask, Handover
 
 DEADLY = b"the bug"
 
 # Imported by every Python that has its directory in PYTHONPATH, before the program itself.
 SITE = f"""
+import threading
+
+from tabi.relay._lane_py import Lane
 from tabi.relay._pump import Pump
 
 def copy(self, source, sink, size, copy=Pump._copy):
@@ -29,7 +35,12 @@ def copy(self, source, sink, size, copy=Pump._copy):
         raise ZeroDivisionError("injected")
     return count
 
+def abandon(self, abandon=Lane.abandon):
+    threading.main_thread().join(0.5)  # who does not wait for the dying engine shall be done before it
+    abandon(self)
+
 Pump._copy = copy
+Lane.abandon = abandon
 """
 
 
@@ -48,14 +59,6 @@ def told(server: Command) -> str:
     return "\n".join(server.errors)
 
 
-def has_ended(sock: socket.socket) -> bool:
-    """Say whether the connection is over. In the express lane the process may be gone before a handshake is reset."""
-    try:
-        return not sock.recv(1)
-    except ConnectionResetError:
-        return True
-
-
 def test_a_bug_in_the_engine_ends_the_process_with_1(fragile: dict[str, str]) -> None:
     with command("--log-format", "json", env=fragile) as server, target() as there:
         proxy = server.address
@@ -64,14 +67,33 @@ def test_a_bug_in_the_engine_ends_the_process_with_1(fragile: dict[str, str]) ->
             assert read_exactly(early, 2) == b"\x05\x00"
             one.sendall(DEADLY)
             assert is_reset(other)
-            assert has_ended(early)
+            assert is_reset(early)
             until(lambda: server.process.poll() is not None, "the process to end by itself")
         assert server.stop() == 1
         assert "bug in the engine" in told(server)
         assert "Traceback" in told(server)
         assert "sitecustomize.py" in told(server)
         ends = [(line["session"], line["by"], line["why"]) for line in server.records]
-        assert sorted(ends)[:2] == [(1, "tabi", "bug"), (2, "tabi", "bug")]  # the handshake may be gone unlogged
+        assert sorted(ends) == [(1, "tabi", "bug"), (2, "tabi", "bug"), (3, "tabi", "bug")]
+
+
+def test_whoever_is_in_a_handshake_is_reset_when_the_engine_dies(tmp_path: Path, fragile: dict[str, str]) -> None:
+    text = LISTEN + JSON + ALLOW + '[time]\nhandshake = "10 min"\n'
+    with (
+        configured(tmp_path, text, workers=1, env=fragile) as server,
+        target() as there,
+        ExitStack() as stack,
+    ):
+        tunnel = stack.enter_context(connect5(server.address, *there))
+        waiting = [stack.enter_context(dial(server.address)) for _ in range(100)]
+        for number, sock in enumerate(waiting):
+            if number % 2:
+                sock.sendall(b"\x05\x01\x00")
+                assert read_exactly(sock, 2) == b"\x05\x00"
+        tunnel.sendall(DEADLY)
+        assert all(map(is_reset, waiting))
+        server.line("ended with 1; starting another")
+        assert server.stop(signal.SIGTERM) == 0
 
 
 def test_a_worker_whose_engine_has_died_is_replaced_and_the_next_takes_its_queue(
@@ -113,6 +135,39 @@ def test_a_dead_engine_resets_and_reports_what_it_has_and_what_comes(monkeypatch
             assert is_reset(late.target)
         assert len(engine) == 0
         engine.kill([1], Cause.KILL)
+
+
+def epolls() -> set[int]:
+    """List the descriptors of this process that are epolls."""
+    links = {int(link.name): os.readlink(link) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
+    return {fd for fd, link in links.items() if link == "anon_inode:[eventpoll]"}
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.skipif("compiled" not in LANES, reason=NOT_BUILT)
+def test_a_compiled_engine_that_cannot_wait_any_more_resets_and_hands_over_all() -> None:
+    others = epolls()
+    with opened("compiled") as lane, target() as there:
+        (epoll,) = epolls() - others
+        lane.door()
+        with lane.client(GREETING + request5(1, *there)) as relayed, lane.client(GREETING) as early:
+            lane.engine.answer(lane.next(Ask).arrival, permit(there))
+            assert read_exactly(early, 2) == read_exactly(relayed, 2) == b"\x05\x00"
+            assert read_reply5(relayed)[0] == 0
+            with Path(os.devnull).open() as null:
+                os.dup2(null.fileno(), epoll, inheritable=False)
+            lane.engine.kill([], Cause.KILL)
+            (end,) = next_ends(lane.engine)
+            (handover,) = lane.calls()  # is there with the end
+            assert isinstance(lane.engine.failure, OSError)
+            assert end.cause is Cause.BUG
+            assert is_reset(relayed)
+            assert isinstance(handover, Handover)
+            assert handover.received == GREETING
+            with lane.take(handover.fd) as inbound:
+                inbound.sendall(b"alive")
+                assert read_exactly(early, 5) == b"alive"
+            lane.engine.call_in()
 
 
 @pytest.mark.usefixtures("nothing_left")

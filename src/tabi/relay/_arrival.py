@@ -32,9 +32,12 @@ class Listener:
             self.family = known.family
             self.local: SocketAddress = known.getsockname()[:2]
             known.detach()
-        self.sock = socket.SocketType(self.family, _KIND, 0, fd)
         self.is_wildcard = self.local[0] in ("0.0.0.0", "::")
         self.is_heard = False  # by the epoll
+
+    def enter(self) -> None:
+        """Take hold of the descriptor; `leave` is due."""
+        self.sock = socket.SocketType(self.family, _KIND, 0, self.fd)
 
     def leave(self) -> None:
         """Let go of the descriptor."""

@@ -81,15 +81,15 @@ class Hall:
 
     def _hand_over(self, arrival: Arrival, *, error: int = 0) -> None:
         """Give it to the control plane with all that is known; nobody else has its descriptors then."""
-        del self._arrivals[arrival.number]
         self._ignore(arrival.fd)
         outbound, target = -1, ("", 0)
         if (permit := arrival.permit) is not None:
+            if arrival.outbound is not None:
+                self._ignore(arrival.outbound.fileno())
+                outbound, target = arrival.outbound.detach(), (permit.address, permit.port)
             for row, _ in permit.counters:
                 self._rows.leave(row)
-            if arrival.outbound is not None:
-                outbound, target = arrival.outbound.detach(), (permit.address, permit.port)
-                self._ignore(outbound)
+        del self._arrivals[arrival.number]  # not earlier: until then `Lane.abandon` finds it
         self._calls.append(
             Handover(
                 arrival.number,

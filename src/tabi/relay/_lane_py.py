@@ -82,6 +82,7 @@ class Lane(Hall):
 
     def accept_from(self, listener: Listener) -> None:
         """Begin to accept."""
+        listener.enter()
         self._listeners[listener.fd] = listener
         if not self._is_paused:
             self._listen(listener)
@@ -401,9 +402,9 @@ class Lane(Hall):
             pass
         except OSError as failure:  # told once: the flow passes it on behind what came early
             error = failure.errno or errno.EIO
-        self._leave(arrival)
         flow = self._flow(arrival, permit, sock, answer)
         flow.inbound.err = error
+        self._leave(arrival)
         self._relay.begin(flow, is_sure=not arrival.is_unsure)
 
     def _flow(self, arrival: Arrival, permit: Permit, sock: socket.SocketType, unsent: bytes) -> Flow:

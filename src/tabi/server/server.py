@@ -204,11 +204,11 @@ class Server:
         self._is_stopping = True
         self.stop_accepting()
         await self._drained(self.settings.time.drain if drain is None else drain)
+        self.engine.stop()
+        self._take_ends()
         for session in tuple(self._sessions.values()):
             session.cancel(Outcome("tabi", "bug" if self.has_failed else "shutdown"), abort=True)
         self.lingerer.close_all()
-        self.engine.stop()
-        self._take_ends()
         if self._more_calls is not None:
             self._more_calls.cancel()
         self.loop.remove_reader(self.engine.fileno())
@@ -290,9 +290,12 @@ class Server:
         """Tell the bug and accept no more: no tunnel that is promised now would ever carry a byte."""
         self.has_failed = True
         self.report_bug("the engine, all tunnels are cut", bug)
+        self.engine.stop()  # which waits until it has given up the last connection: those that it had are sessions here
         for acceptor in self._acceptors:
             acceptor.abandon()
         self._acceptors.clear()
+        self._take_ends()
+        self.lane.take_calls()
         self.stop_at_once()
         if self.on_failure is not None:
             self.on_failure()
