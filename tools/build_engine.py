@@ -1,8 +1,8 @@
-"""Build the compiled engine for this interpreter and put it into src/, for running from the checkout.
+"""Build the compiled engine and the ferry for this interpreter and put them into src/, for running from the checkout.
 
 usage: build_engine.py [--into DIRECTORY] [MESON OPTION…]
 
-It is built in build/, incrementally; nothing is done when nothing has changed. With --into it is put into a copy of
+They are built in build/, incrementally; nothing is done when nothing has changed. With --into they are put into a copy of
 src/ there, for a build that is not for every day (assertions, a sanitizer). Needs meson, ninja and Cython in the
 environment of the interpreter that runs this.
 """
@@ -17,10 +17,11 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = Path("tabi/relay")
+MODULES = ("_engine", "_ferry")
 
 
-def build(directory: Path, options: list[str]) -> Path:
-    """Run meson and ninja; return the module."""
+def build(directory: Path, options: list[str]) -> list[Path]:
+    """Run meson and ninja; return the modules."""
     path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
     environment = {**os.environ, "PATH": path}
     meson = [sys.executable, "-m", "mesonbuild.mesonmain"]
@@ -29,18 +30,19 @@ def build(directory: Path, options: list[str]) -> Path:
         setup = [*meson, "setup", *ready, "-Dengine=enabled", *options, str(directory), str(ROOT)]
         subprocess.run(setup, env=environment, check=True, stdout=sys.stderr)
     subprocess.run([*meson, "compile", "-C", str(directory)], env=environment, check=True, stdout=sys.stderr)
-    return directory / f"_engine{sysconfig.get_config_var('EXT_SUFFIX')}"
+    return [directory / f"{module}{sysconfig.get_config_var('EXT_SUFFIX')}" for module in MODULES]
 
 
-def put(module: Path, place: Path) -> None:
-    """Copy it so that a process that starts now finds the old one or the new one, whole."""
-    unfinished = place / f"{module.name}.{os.getpid()}"
-    shutil.copy2(module, unfinished)
-    unfinished.rename(place / module.name)
+def put(modules: list[Path], place: Path) -> None:
+    """Copy them so that a process that starts now finds the old one of each or the new one, whole."""
+    for module in modules:
+        unfinished = place / f"{module.name}.{os.getpid()}"
+        shutil.copy2(module, unfinished)
+        unfinished.rename(place / module.name)
 
 
 def main() -> None:
-    """Build, and put the module in its place."""
+    """Build, and put the modules in their place."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--into", type=Path, metavar="DIRECTORY")
     arguments, options = parser.parse_known_args()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""List the sources of the compiled engine, one to a line, for meson."""
+"""List the sources of what is compiled, one to a line, for meson."""
 
 import runpy
 from pathlib import Path

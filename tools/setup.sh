@@ -136,14 +136,14 @@ install_dev() {
 # It is made of sources that change often, so it has a mark of its own.
 engine_inputs() {
     { inputs; cat meson.options tools/build_engine.py tools/cythonize.py tools/engine_sources.py src/tabi/relay/_sources.py \
-        src/tabi/relay/_engine.pyx src/tabi/relay/_native/*.px[di]; } | sha256sum
+        src/tabi/relay/*.pyx src/tabi/relay/_native/*.px[di]; } | sha256sum
 }
 
 engine_is_done() { [ -f "$venv/.tabi-engine" ] && [ "$(cat "$venv/.tabi-engine")" = "$engine_checksum" ] && has_engine; }
 
 # Without a compiler there is none, and that is as good as done until there is one.
 has_engine() {
-    if can_compile; then ls src/tabi/relay/_engine.*.so >/dev/null 2>&1; fi
+    if can_compile; then ls src/tabi/relay/_engine.*.so src/tabi/relay/_ferry.*.so >/dev/null 2>&1; fi
 }
 
 can_compile() {
@@ -163,7 +163,7 @@ build_engine() {
     [ -f "$venv/.tabi-include" ] ||
         "$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include"))' >"$venv/.tabi-include"
     if engine_is_done; then return 0; fi
-    rm -f src/tabi/relay/_engine.*.so # rather none than an old one
+    rm -f src/tabi/relay/_engine.*.so src/tabi/relay/_ferry.*.so # rather none than an old one
     if can_compile; then
         say "building the compiled relay engine"
         requires=$("$venv/bin/python" -c '

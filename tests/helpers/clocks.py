@@ -6,7 +6,7 @@ import pytest
 
 from helpers.serving import Running
 
-_MODULES = ("associate", "server", "notes")  # of tabi.server: those that read a clock
+_MODULES = ("associate", "legs", "server", "notes")  # of tabi.server: those that read a clock
 
 
 class ShiftedClock:

@@ -17,7 +17,7 @@ from helpers.targets import target
 from helpers.udp import datagrams
 from helpers.waiting import PATIENCE
 from loop.engine_helpers import BUILDS, NOT_BUILT, HandClock, allocated, running
-from tabi.relay import Engine
+from tabi.relay import Engine, make_ferry
 from tabi.server import Passwords
 
 DEADLINE = 10.0
@@ -54,11 +54,22 @@ CONFORMANCE = frozenset({
     "test_signals",
 })  # fmt: skip
 
+# These must not tell whether a ferry carries datagrams that need no thought.
+WITH_FERRY = frozenset({
+    "test_adversarial_udp",
+    "test_adversarial_udp_limits",
+    "test_adversarial_udp_sizes",
+    "test_shared_udp_port",
+})  # fmt: skip
+
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run the tests of these modules with the lane off and on."""
-    if metafunc.module.__name__.rpartition(".")[2] in CONFORMANCE:
+    """Run the tests of these modules with the lane, or the ferry, off and on."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if module in CONFORMANCE:
         metafunc.parametrize("lane", ["0", "1"], ids=["lane-off", "lane-on"], indirect=True)
+    if module in WITH_FERRY and make_ferry(-1, "127.0.0.1", 1):
+        metafunc.parametrize("ferry", [False, True], ids=["ferry-off", "ferry-on"], indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +77,13 @@ def lane(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Set the express lane on or off, for servers in this process and in others; before any is made."""
     if hasattr(request, "param"):
         monkeypatch.setenv("TABI_LANE", request.param)
+
+
+@pytest.fixture(autouse=True)
+def ferry(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the ferry away from servers in this process, where the test is told so."""
+    if not getattr(request, "param", True):
+        monkeypatch.setattr("tabi.server.legs.make_ferry", lambda *_: None)
 
 
 @pytest.fixture(params=sorted(BUILDS))

@@ -19,12 +19,12 @@ ROOT = Path(__file__).parents[2]
 SRC = ROOT / "src"
 
 
-COMPILED = f"tabi/relay/_engine{sysconfig.get_config_var('EXT_SUFFIX')}"
+COMPILED = {f"tabi/relay/{module}{sysconfig.get_config_var('EXT_SUFFIX')}" for module in ("_engine", "_ferry")}
 BUILDS = {"pure": "disabled", "compiled": "enabled"}
 
 
 def sources() -> set[str]:
-    """Return the files of the package as a wheel would name them: all but the source of the compiled engine."""
+    """Return the files of the package as a wheel would name them: all but the source of what is compiled."""
     files = {path.relative_to(SRC) for path in (SRC / "tabi").rglob("*") if path.is_file()}
     shipped = [path for path in files if not {"_native", "__pycache__"}.intersection(path.parts)]
     return {path.as_posix() for path in shipped if path.suffix not in {".pyx", ".so"}}
@@ -68,7 +68,7 @@ def names(wheel: zipfile.Path) -> set[str]:
 
 def test_wheel_holds_every_file_of_the_package_and_nothing_else(wheel: zipfile.Path, build: str) -> None:
     shipped = {name for name in names(wheel) if ".dist-info/" not in name}
-    assert shipped == sources() | ({COMPILED} if build == "compiled" else set())
+    assert shipped == sources() | (COMPILED if build == "compiled" else set())
 
 
 def test_wheel_runs_the_engine_that_it_was_made_with(wheel: zipfile.Path, build: str, tmp_path: Path) -> None:

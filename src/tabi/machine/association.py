@@ -102,16 +102,26 @@ class Association:
             datagram from the client's address fixes it, for good.
         judge: policy, pure; asked for the target as asked, then for each address that a name led to.
         full_cone: let any address answer, not only those that the client has sent to.
+        used: gives the targets that datagrams were sent to without asking here, in the order of their last use; asked
+            before one may answer no more.
     """
 
     def __init__(
-        self, *, client: Address, judge: Judge, declared_port: int | None = None, full_cone: bool = False
+        self,
+        *,
+        client: Address,
+        judge: Judge,
+        declared_port: int | None = None,
+        full_cone: bool = False,
+        used: Callable[[], Iterable[tuple[Address, int]]] = tuple,
     ) -> None:
         self.client = client
         self.client_port = declared_port or None  # port 0 declares nothing
         self.drops: Counter[Drop] = Counter()
+        self.forgotten = 0  # addresses that might answer and may not any more, pushed out by newer ones
         self._judge = judge
         self._full_cone = full_cone
+        self._used = used
         self._fragments = Reassembly()
         self._routes: dict[Endpoint, _Route] = {}
         self._mappings: dict[tuple[Address, int], None] = {}
@@ -161,6 +171,13 @@ class Association:
     def forget_verdicts(self) -> None:
         """Have every target judged anew, as rules may have changed; who may answer stays as it is."""
         self._routes.clear()
+
+    def refresh(self) -> None:
+        """Take note of the targets that datagrams were sent to without asking here."""
+        for mapping in self._used():
+            if mapping in self._mappings:
+                del self._mappings[mapping]
+                self._mappings[mapping] = None
 
     def looked_up(self, name: Name, addresses: Iterable[Address], now: float) -> list[Forward]:
         """Take the answer to a `LookUp`.
@@ -241,7 +258,9 @@ class Association:
     def _forward(self, address: Address, port: int, data: bytes) -> Forward:
         self._mappings.pop((address, port), None)  # to the end: the least recently used is the oldest
         if len(self._mappings) >= MAX_MAPPINGS:
+            self.refresh()
             del self._mappings[next(iter(self._mappings))]
+            self.forgotten += 1
         self._mappings[address, port] = None
         return Forward(address, port, data)
 

@@ -4,8 +4,9 @@
 runs everywhere, and `_engine`, compiled, whose thread never waits for Python's lock. `_choice` takes one.
 """
 
-from tabi.relay._choice import choose
+from tabi.relay._choice import choose, choose_ferry
 from tabi.relay._engine_py import PureEngine
+from tabi.relay.ferry import Ferry
 from tabi.relay.interface import Cause, Closer, End, Engine, FlowLimits, Live
 from tabi.relay.lane import LaneEngine
 from tabi.relay.rows import SharedRows
@@ -17,15 +18,18 @@ __all__ = [
     "Closer",
     "End",
     "Engine",
+    "Ferry",
     "FlowLimits",
     "LaneEngine",
     "Live",
     "make_engine",
+    "make_ferry",
     "make_lane_engine",
     "make_rows",
 ]
 
 _Build = choose()
+_Ferry = choose_ferry(_Build)
 
 LANE_BY_DEFAULT: bool = _Build is PureEngine
 """Whether the engine's express lane is opened unless somebody says otherwise."""
@@ -51,3 +55,14 @@ def make_lane_engine(*, workers: int = 1, spin: bool = True) -> LaneEngine:
 def make_rows(words: memoryview, columns: int, column: int) -> SharedRows:
     """Make the counters (see `tabi.relay.rows`) that such an engine and its control plane share."""
     return _Build.make_rows(words, columns, column)  # type: ignore[attr-defined,no-any-return]  # as above
+
+
+def make_ferry(leg: int, host: str, port: int) -> Ferry | None:
+    """Make the ferry of a UDP association; None where nothing is compiled.
+
+    Args:
+        leg: descriptor of the client's side, connected to the client; stays the caller's.
+        host: address of the client.
+        port: its port.
+    """
+    return None if _Ferry is None else _Ferry(leg, host, port)

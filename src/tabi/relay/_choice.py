@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from tabi.relay import _sources
 from tabi.relay._engine_py import PureEngine
+from tabi.relay.ferry import Ferry
 from tabi.relay.lane import LaneEngine
 
-__all__ = ["choose"]
+__all__ = ["choose", "choose_ferry"]
 
 _STALE = """\
 the compiled engine is older than its source and is left aside for the pure one; `make setup` builds it anew\
@@ -31,3 +32,12 @@ def choose() -> Callable[..., LaneEngine]:
         warnings.warn(_STALE, RuntimeWarning, stacklevel=2)
         return PureEngine
     return _engine.CompiledEngine
+
+
+def choose_ferry(engine: Callable[..., LaneEngine]) -> Callable[[int, str, int], Ferry] | None:
+    """Give the class of ferries that goes with an engine, which was built together with it; None: there is none."""
+    if engine is PureEngine:
+        return None
+    from tabi.relay import _ferry
+
+    return _ferry.CompiledFerry

@@ -1,4 +1,4 @@
-"""The source of the compiled engine, where it lies beside it: in a checkout, not where a wheel was installed.
+"""The source of the compiled engine and of the ferry, where it lies beside them: in a checkout, not in a wheel.
 
 By its digest, which is compiled in, an engine that is older than its source is told. This module is run by the build as
 well, alone and by its path.
@@ -14,8 +14,7 @@ _HERE = Path(__file__).parent
 
 def files() -> list[Path]:
     """List what the compiled engine is made of; nothing where there is no source."""
-    face = _HERE / "_engine.pyx"
-    return [face, *sorted((_HERE / "_native").glob("*.px[di]"))] if face.exists() else []
+    return sorted([*_HERE.glob("*.pyx"), *(_HERE / "_native").glob("*.px[di]")])
 
 
 def digest() -> str:

@@ -17,6 +17,7 @@ from tabi.machine.server import RequestReceived
 from tabi.net.ports import told_address
 from tabi.net.tasks import spawn
 from tabi.policy.verdict import Request
+from tabi.relay.ferry import KNOWN_FOR, Ferry
 from tabi.server.legs import BATCH, Leg
 from tabi.server.outcome import CutShortError, Outcome, Tally, client_gone
 from tabi.server.session import Session, address_of
@@ -92,14 +93,21 @@ class Relay:
         self._timer: asyncio.TimerHandle | None = None
         self._up = 0
         self._down = 0
+        self._ferry: Ferry | None = None
+        self._forgotten = 0
         self.association = Association(
-            client=address_of(session.client), judge=self._judge, declared_port=declared, full_cone=full_cone
+            client=address_of(session.client),
+            judge=self._judge,
+            declared_port=declared,
+            full_cone=full_cone,
+            used=self._used,
         )
 
     async def run(self) -> Outcome:
         """Relay until it is over, and say how it ended."""
         if self.association.client_port is not None:
             self._leg.fix(self.association.client_port)
+            self._ferry = self._leg.board(self._count_up)
         self._leg.start(self._from_client)
         self._loop.add_reader(self._session.sock, self._on_control)
         self._set_timers()
@@ -108,6 +116,7 @@ class Relay:
     def live_by_new_rules(self) -> None:
         """Have every target judged anew, and keep to the limits that hold now."""
         self.association.forget_verdicts()
+        self._carry_nothing()
         judgement = self._session.judgement
         if judgement.verdict is not None:
             judgement.claims.carry(judgement.verdict.rule)
@@ -179,11 +188,13 @@ class Relay:
         match outcome:
             case Forward():
                 self._send(outcome)
+                self._teach(data, outcome)
             case LookUp(name, instead):
                 self._stop_look_up(instead)
                 self._look_ups[name] = spawn(self._look_up(name), name=f"session {self._session.number} look-up")
             case Held(instead):
                 self._stop_look_up(instead)
+                self._carry_nothing()  # the next datagram that stands alone has a queue of fragments given up
             case Dropped():
                 pass  # counted
 
@@ -192,6 +203,47 @@ class Relay:
             self._leg.fix(port)
         except OSError as error:
             self._end(Outcome("tabi", "failed", note=f"no route back to the client: {error.strerror}"))
+        else:
+            self._ferry = self._leg.board(self._count_up)
+
+    # the ferry
+
+    def _teach(self, data: bytes, forward: Forward) -> None:
+        """Have what comes to the same target from now on carried, and what it answers; limited bytes never are."""
+        sock = self._targets.get(forward.address.version)
+        if self._ferry is None or sock is None or data[2] or self._terms.flow.buckets:
+            return
+        if self.association.forgotten != self._forgotten:
+            self._forgotten = self.association.forgotten
+            self._carry_nothing()
+        header, until = data[: len(data) - len(forward.data)], time.monotonic() + KNOWN_FOR
+        host = str(forward.address)
+        self._ferry.allow(header, sock.fileno(), host, forward.port, until)
+        self._ferry.welcome(host, forward.port, until)
+
+    def _used(self) -> list[tuple[Address, int]]:
+        """Say what the ferry has sent to."""
+        if self._ferry is None:
+            return []
+        return [(socket_address(host), port) for host, port in self._ferry.take_used()]
+
+    def _carry_nothing(self) -> None:
+        if self._ferry is not None:
+            self.association.refresh()
+            self._ferry.forget()
+
+    def _count_up(self) -> None:
+        self._up += self._carried()
+
+    def _carried(self) -> int:
+        """Count what came of a batch; give the bytes."""
+        assert self._ferry is not None
+        size, too_large, unsendable = self._ferry.counts()
+        self.association.drop(Drop.TOO_LARGE, too_large)
+        self.association.drop(Drop.UNSENDABLE, unsendable)
+        if size:
+            self._last = time.monotonic()
+        return size
 
     def _send(self, forward: Forward) -> None:
         if not self._has_tokens(len(forward.data)):
@@ -245,6 +297,9 @@ class Relay:
     # targets -> client
 
     def _from_targets(self, sock: socket.socket) -> None:
+        if self._ferry is not None:
+            self._carry_down(self._ferry, sock)
+            return
         for _ in range(BATCH):
             try:
                 size, source = sock.recvfrom_into(_BUFFER[_HEADROOM:])
@@ -252,15 +307,31 @@ class Relay:
                 return
             except OSError:  # an ICMP error that came back: it concerns one datagram, which was sent
                 continue
-            header = self.association.header_for(socket_address(source[0]), source[1])
-            if header is None or not self._has_tokens(size):
-                continue
-            begin = _HEADROOM - len(header)
-            _BUFFER[begin:_HEADROOM] = header
-            try:
-                self._leg.send(_BUFFER[begin : _HEADROOM + size])
-            except OSError as error:
-                self.association.drop(Drop.TOO_LARGE if error.errno == errno.EMSGSIZE else Drop.UNSENDABLE)
-                continue
-            self._down += size
-            self._last = time.monotonic()
+            self._answer(size, socket_address(source[0]), source[1])
+
+    def _carry_down(self, ferry: Ferry, sock: socket.socket) -> None:
+        if not ferry.receive(sock.fileno()):
+            return
+        now = time.monotonic()
+        while (stray := ferry.carry_down(now)) is not None:
+            data, host, port = stray
+            _BUFFER[_HEADROOM : _HEADROOM + len(data)] = data
+            if self._answer(len(data), socket_address(host), port) and not self._terms.flow.buckets:
+                ferry.welcome(host, port, now + KNOWN_FOR)
+        self._down += self._carried()
+
+    def _answer(self, size: int, source: Address, port: int) -> bool:
+        """Send what lies in the buffer to the client, with its header before it; say whether it was."""
+        header = self.association.header_for(source, port)
+        if header is None or not self._has_tokens(size):
+            return False
+        begin = _HEADROOM - len(header)
+        _BUFFER[begin:_HEADROOM] = header
+        try:
+            self._leg.send(_BUFFER[begin : _HEADROOM + size])
+        except OSError as error:
+            self.association.drop(Drop.TOO_LARGE if error.errno == errno.EMSGSIZE else Drop.UNSENDABLE)
+            return False
+        self._down += size
+        self._last = time.monotonic()
+        return True

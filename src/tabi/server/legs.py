@@ -6,12 +6,14 @@ A leg delivers datagrams that may be its client's and sends towards it. Whether 
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Protocol, TypeAlias
 
 from tabi.addr import Address, Endpoint, socket_address
 from tabi.errors import DialError, Stage
 from tabi.net.ports import open_datagram_socket
+from tabi.relay import Ferry, make_ferry
 
 __all__ = ["BATCH", "Leg", "OwnLeg", "SharedPort"]
 
@@ -36,6 +38,13 @@ class Leg(Protocol):
     def fix(self, port: int) -> None:
         """The client's port is settled."""
 
+    def board(self, on_carried: Callable[[], None]) -> Ferry | None:
+        """Have a ferry carry what it knows, once the client's port is settled; None: there is none here.
+
+        Args:
+            on_carried: called after each batch from the client.
+        """
+
     def send(self, data: memoryview) -> None:
         """Send to the client; raises OSError, EMSGSIZE where it does not fit."""
 
@@ -58,11 +67,13 @@ class OwnLeg:
         self._sock = open_datagram_socket(local, ports, scope)
         self._client = client
         self._loop = loop
+        self._ferry: Ferry | None = None
         self.bound = Endpoint.from_sockaddr(self._sock.getsockname())
 
     def start(self, on_datagram: OnDatagram) -> None:
         """Begin to deliver."""
-        self._loop.add_reader(self._sock, self._on_readable, on_datagram)
+        self._on_datagram = on_datagram
+        self._loop.add_reader(self._sock, self._on_readable)
 
     def fix(self, port: int) -> None:
         """Connect to the client; datagrams that strangers got in before still show their source.
@@ -71,6 +82,13 @@ class OwnLeg:
             OSError: there is no route back to the client.
         """
         self._sock.connect((str(self._client), port))  # a link-local one is on the link that the socket is bound to
+        self._port = port
+
+    def board(self, on_carried: Callable[[], None]) -> Ferry | None:
+        """Have a ferry carry what it knows."""
+        self._ferry = make_ferry(self._sock.fileno(), str(self._client), self._port)
+        self._on_carried = on_carried
+        return self._ferry
 
     def send(self, data: memoryview) -> None:
         """Send to the client."""
@@ -84,7 +102,10 @@ class OwnLeg:
         self._loop.remove_reader(self._sock)
         self._sock.close()
 
-    def _on_readable(self, on_datagram: OnDatagram) -> None:
+    def _on_readable(self) -> None:
+        if self._ferry is not None:
+            self._carry(self._ferry)
+            return
         for _ in range(BATCH):
             try:
                 data, source = self._sock.recvfrom(_SIZE)
@@ -92,7 +113,15 @@ class OwnLeg:
                 return
             except OSError:  # an ICMP error for a datagram that we sent to the client
                 continue
-            on_datagram(data, socket_address(source[0]), source[1])
+            self._on_datagram(data, socket_address(source[0]), source[1])
+
+    def _carry(self, ferry: Ferry) -> None:
+        if ferry.receive(self._sock.fileno()):
+            now = time.monotonic()
+            while (stray := ferry.carry_up(now)) is not None:
+                data, host, port = stray
+                self._on_datagram(data, socket_address(host), port)
+            self._on_carried()
 
 
 class SharedPort:
@@ -213,6 +242,9 @@ class SharedLeg:
         self._shared.fix(self, port)
         self.port = port
         self.settled.set()
+
+    def board(self, _on_carried: Callable[[], None]) -> None:
+        """There is none: what comes is still to be told apart."""
 
     def send(self, data: memoryview) -> None:
         """Send to the client, whose port is settled by then."""

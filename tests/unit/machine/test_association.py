@@ -215,6 +215,18 @@ def test_oldest_mapping_goes_first_and_use_keeps_one_young() -> None:
     assert relay.association.header_for(TARGET, MAX_MAPPINGS + 1) is not None
 
 
+def test_a_mapping_that_was_used_elsewhere_is_young_as_well() -> None:
+    relay = Relay()
+    used = [(TARGET, 2), (TARGET, 1), (OTHER, 9)]  # the last one is none of ours any more
+    relay.association = Association(client=CLIENT, judge=allow, used=lambda: [used.pop(0) for _ in tuple(used)])
+    for port in range(1, MAX_MAPPINGS + 4):
+        relay.send(port=port)
+    answers = {port: relay.association.header_for(TARGET, port) for port in (1, 2, 3, 4, 5, 6)}
+    assert [port for port, header in answers.items() if header is None] == [3, 4, 5]
+    assert relay.association.header_for(OTHER, 9) is None
+    assert relay.association.forgotten == 3
+
+
 # policy
 
 

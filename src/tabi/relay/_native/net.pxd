@@ -2,6 +2,8 @@
 
 from libc.stdint cimport uint8_t, uint16_t
 
+from tabi.relay._native cimport sys  # whose C is used below
+
 cdef extern from * nogil:
     """
     #include <arpa/inet.h>
