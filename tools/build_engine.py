@@ -2,8 +2,8 @@
 
 usage: build_engine.py [--into DIRECTORY] [MESON OPTION…]
 
-They are built in build/, incrementally; nothing is done when nothing has changed. With --into they are put into a copy of
-src/ there, for a build that is not for every day (assertions, a sanitizer). Needs meson, ninja and Cython in the
+They are built in build/, incrementally; nothing is done when nothing has changed. With --into they are put into a copy
+of src/ there, for a build that is not for every day (assertions, a sanitizer). Needs meson, ninja and Cython in the
 environment of the interpreter that runs this.
 """
 

@@ -22,7 +22,6 @@ from tabi.relay._native.loop cimport Loop, Order
 from tabi.relay._native.memory cimport tabi_blocks
 from tabi.relay._native.node cimport BUCKET, CUT, GROUP, LIMIT, Node, take_all
 from tabi.relay._native.relay cimport BUG, SHUTDOWN
-from tabi.relay._native.siphash cimport Mark, mark_of
 from tabi.relay._native.slab cimport Slab
 from tabi.relay._native.sys cimport TABI_DIGEST, close, eventfd_read, eventfd_write
 from tabi.relay._native.sys cimport load_byte, load_count, load_int, monotonic, store_count, store_int
@@ -51,12 +50,6 @@ def allocated() -> int:
 def is_near(bytes address) -> bool:
     """Say of 4 or 16 bytes what `tabi.relay._congestion.is_near` says of an address; for its test."""
     return is_near_v4(address) if len(address) == 4 else is_near_v6(address)
-
-
-def mark(bytes key, bytes data) -> bytes:
-    """Give the SipHash of some bytes by a key of 16; for its test."""
-    cdef Mark found = mark_of(<const uint64_t *>PyBytes_AS_STRING(key), data, len(data))
-    return PyBytes_FromStringAndSize(<char *>&found, sizeof(found))
 
 
 cdef bytes record_of(Flow *flow):

@@ -18,10 +18,17 @@ from tabi.relay._native.net cimport Address, is_unspecified, local_address, pars
 from tabi.relay._native.node cimport ERRAND
 from tabi.relay._native.permit cimport Permit
 from tabi.relay._native.rows cimport Counter, Rows, tabi_unpin
+from tabi.relay._native.siphash cimport Mark, mark_of
 from tabi.relay._native.sys cimport add_count, sem_destroy, sem_init, sem_t, sem_wait
 from tabi.relay._native.tables cimport Door, User
 
 from tabi.relay import options
+
+
+def mark(bytes key, bytes data) -> bytes:
+    """Give the SipHash of some bytes by a key of 16; for its test."""
+    cdef Mark found = mark_of(<const uint64_t *>PyBytes_AS_STRING(key), data, len(data))
+    return PyBytes_FromStringAndSize(<char *>&found, sizeof(found))
 
 
 cdef class CompiledRows:
