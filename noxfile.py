@@ -23,7 +23,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def sanitized(session: nox.Session) -> None:
-    """Run the engine's tests on a compiled build with assertions, AddressSanitizer and UBSan."""
+    """Run the tests of the engine and of the ferry on a compiled build with assertions, AddressSanitizer and UBSan."""
     session.install("--editable", ".")
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"))
     options = ["-Dbuildtype=debug", "-Db_ndebug=false", "-Db_sanitize=address,undefined", "-Db_lundef=false"]
@@ -41,8 +41,9 @@ def sanitized(session: nox.Session) -> None:
     }
     loop = Path("tests/loop")
     files = sorted(str(path) for path in (*loop.glob("test_engine_*.py"), *loop.glob("test_lane*.py")))
-    pytest = ["python", "-m", "pytest", "-k", "compiled", "-p", "no:cacheprovider"]
-    session.run(*pytest, *files, *session.posargs, env=environment)
+    pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider"]
+    session.run(*pytest, "-k", "compiled", *files, *session.posargs, env=environment)
+    session.run(*pytest, "tests/unit/relay/test_ferry.py", *session.posargs, env=environment)
 
 
 @nox.session
