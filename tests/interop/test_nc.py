@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from helpers.members import Members
 from helpers.programs import need, run
 from helpers.serving import Running, serving
 from helpers.socks import read_all
@@ -14,7 +15,9 @@ from helpers.web import noise
 VERSIONS = ["4", "5"]
 
 
-def nc(version: str, server: Running, *arguments: str | int, sends: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def nc(
+    version: str, server: Running | Members, *arguments: str | int, sends: bytes = b""
+) -> subprocess.CompletedProcess[bytes]:
     own = ("-X", version, "-x", str(server.addresses[0]))
     return run(need("nc.openbsd"), *own, *map(str, arguments), sends=sends)
 
@@ -81,6 +84,15 @@ def test_refused_target_is_told(version: str, complaint: bytes) -> None:
         assert done.returncode == 1
         assert complaint in done.stderr
         server.line(socks=version, reply=5)
+
+
+@pytest.mark.parametrize(("version", "complaint"), [("4", b"rejected or failed"), ("5", b"method")])
+def test_it_cannot_log_in_where_users_exist_and_says_so(version: str, complaint: bytes, members: Members) -> None:
+    with target(banner(b"hello")) as place:
+        done = nc(version, members, "-N", *place)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert complaint in done.stderr
+    members.line(why="auth", by="tabi", socks=version)
 
 
 def test_http_connect_by_mistake_fails_with_an_answer() -> None:

@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from helpers.members import Members
 from helpers.programs import need, run
 from helpers.serving import Running, serving
 from helpers.socks import read_all
@@ -15,7 +16,7 @@ KINDS = ["SOCKS4", "SOCKS4A", "SOCKS5-CONNECT"]
 
 
 def socat(
-    kind: str, server: Running, host: str, port: int, *options: str, sends: bytes = b""
+    kind: str, server: Running | Members, host: str, port: int, *options: str, sends: bytes = b""
 ) -> subprocess.CompletedProcess[bytes]:
     program = need("socat")
     proxy_host, proxy_port = server.address
@@ -60,3 +61,13 @@ def test_refused_target_is_told(kind: str) -> None:
         done = socat(kind, server, "127.0.0.1", closed_port())
         assert done.returncode == 1
         server.line(reply=5, by="tabi")
+
+
+@pytest.mark.parametrize(("kind", "version"), [("SOCKS4", "4"), ("SOCKS4A", "4a"), ("SOCKS5-CONNECT", "5")])
+def test_without_a_password_it_is_refused_where_users_exist(kind: str, version: str, members: Members) -> None:
+    """SOCKS4 has none, and socat's SOCKS5 has no word for it: who a SOCKS4 client claims to be counts for nothing."""
+    claim = () if kind == "SOCKS5-CONNECT" else ("socksuser=anna",)
+    with target(banner(b"hello")) as place:
+        done = socat(kind, members, *place, *claim)
+    assert (done.returncode, done.stdout) == (1, b"")
+    members.line(why="auth", by="tabi", socks=version)
