@@ -15,8 +15,8 @@ from tabi.client.datagrams import DatagramSocket
 from tabi.client.environment import proxies_from_environment
 from tabi.client.plans import AddressLike
 from tabi.client.sync import Listener, associate, bind, create_connection
-from tabi.client.url import ProxyLike, parse_proxy
-from tabi.dial.hop import Hop
+from tabi.machine.hop import Hop
+from tabi.machine.url import ProxyLike, parse_proxy
 
 __all__ = [
     "AddressLike", "DatagramSocket", "Hop", "Listener", "ProxyLike",

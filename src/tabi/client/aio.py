@@ -12,10 +12,10 @@ from tabi.client import plans
 from tabi.client.aio_datagrams import DatagramSocket, open_datagrams
 from tabi.client.driving import drive
 from tabi.client.plans import AddressLike, show_address
-from tabi.client.url import ProxyLike
 from tabi.dial.chain import Bound
 from tabi.dial.wishes import Connection
 from tabi.errors import UsageError
+from tabi.machine.url import ProxyLike
 
 __all__ = ["Listener", "associate", "bind", "create_connection", "open_connection"]
 

@@ -13,10 +13,10 @@ from tabi.client import plans
 from tabi.client.datagrams import LARGEST, check_control, open_leg
 from tabi.client.driving import drive
 from tabi.client.plans import AddressLike, read_address, show_address
-from tabi.client.url import ProxyLike
 from tabi.dial.chain import Bound
 from tabi.errors import ProxyProtocolError, UsageError
 from tabi.machine.datagrams import ClientDatagrams, Received
+from tabi.machine.url import ProxyLike
 
 __all__ = ["DatagramSocket", "open_datagrams"]
 

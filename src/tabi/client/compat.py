@@ -29,10 +29,10 @@ from tabi.client.compat_errors import (
 from tabi.client.plain import PlainSocket
 from tabi.client.plans import show_address
 from tabi.dial import chain
-from tabi.dial.hop import Hop, Scheme
 from tabi.dial.wishes import Connection, Plan
 from tabi.errors import TabiError, UsageError
 from tabi.machine.datagrams import ClientDatagrams
+from tabi.machine.hop import Hop, Scheme
 
 __all__ = [
     "create_connection", "get_default_proxy", "getdefaultproxy", "set_default_proxy", "setdefaultproxy", "socksocket",

@@ -1,6 +1,5 @@
 """PySocks' constants and exceptions, and what tabi's errors are among them."""
 
-from tabi.dial.hop import Hop, Scheme
 from tabi.errors import (
     DialTimeoutError,
     ProxyAuthError,
@@ -10,6 +9,7 @@ from tabi.errors import (
     Stage,
     TabiError,
 )
+from tabi.machine.hop import Hop, Scheme
 
 __all__ = [
     "DEFAULT_PORTS", "HTTP", "PRINTABLE_PROXY_TYPES", "PROXY_TYPES", "PROXY_TYPE_HTTP", "PROXY_TYPE_SOCKS4",

@@ -19,10 +19,10 @@ from tabi.client import plans
 from tabi.client.blocking import drive
 from tabi.client.plain import PlainSocket
 from tabi.client.plans import AddressLike, read_address, show_address
-from tabi.client.url import ProxyLike
 from tabi.dial.chain import Bound
 from tabi.errors import UsageError
 from tabi.machine.datagrams import ClientDatagrams, Received
+from tabi.machine.url import ProxyLike
 
 __all__ = ["LARGEST", "DatagramSocket", "check_control", "open_datagrams", "open_leg"]
 

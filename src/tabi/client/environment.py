@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from tabi.addr import Endpoint, Host, Name, escape, parse_host, parse_port
-from tabi.client.url import parse_proxy
-from tabi.dial.hop import Hop
 from tabi.errors import AddressError, ConfigError, UsageError
+from tabi.machine.hop import Hop
+from tabi.machine.url import parse_proxy
 
 __all__ = ["is_exempt", "proxies_from_environment"]
 

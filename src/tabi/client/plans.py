@@ -6,16 +6,16 @@ from ipaddress import IPv4Address
 from typing import TypeAlias
 
 from tabi.addr import Address, Endpoint, Name, parse_host
-from tabi.client.url import ProxyLike, parse_proxies
 from tabi.dial import chain
 from tabi.dial.chain import Bound
 from tabi.dial.direct import DirectOptions, direct
-from tabi.dial.hop import Hop, blame
 from tabi.dial.lookup import look_up as look_both_up
 from tabi.dial.relay import relay_endpoint
 from tabi.dial.wishes import Plan, Steps
 from tabi.dial.within import within
 from tabi.errors import ConfigError, HopName, ProxyProtocolError, Stage, TabiError, UsageError
+from tabi.machine.hop import Hop, blame
+from tabi.machine.url import ProxyLike, parse_proxies
 from tabi.wire.socks5 import Command
 
 __all__ = [

@@ -11,10 +11,10 @@ from tabi.client.blocking import drive
 from tabi.client.datagrams import DatagramSocket, open_datagrams
 from tabi.client.plain import PlainSocket
 from tabi.client.plans import AddressLike, show_address
-from tabi.client.url import ProxyLike
 from tabi.dial.chain import Bound
 from tabi.dial.wishes import Connection
 from tabi.errors import UsageError
+from tabi.machine.url import ProxyLike
 
 __all__ = ["Listener", "associate", "bind", "create_connection"]
 

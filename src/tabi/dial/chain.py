@@ -14,7 +14,6 @@ from ipaddress import IPv4Address
 from typing import TypeAlias
 
 from tabi.addr import Endpoint, Name
-from tabi.dial.hop import Hop, HopMachine, blame
 from tabi.dial.lookup import look_up
 from tabi.dial.wishes import (
     Close,
@@ -44,6 +43,7 @@ from tabi.errors import (
 from tabi.machine import base as machine_base
 from tabi.machine.base import NeedData
 from tabi.machine.client import Accepted, ClientEvent, Granted
+from tabi.machine.hop import Hop, HopMachine, blame
 from tabi.machine.http import HttpMachine
 from tabi.wire.socks5 import Command
 

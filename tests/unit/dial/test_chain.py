@@ -11,7 +11,6 @@ from tabi.addr import Endpoint, Name, parse_host
 from tabi.dial import chain
 from tabi.dial.chain import Bound
 from tabi.dial.direct import direct
-from tabi.dial.hop import Hop, Scheme
 from tabi.dial.wishes import Connection, Open, Plan, Read, Resolve
 from tabi.errors import (
     DeniedError,
@@ -29,6 +28,7 @@ from tabi.errors import (
     TabiError,
     UsageError,
 )
+from tabi.machine.hop import Hop, Scheme
 from tabi.testing.clock import FakeClock
 from tabi.testing.dribble import Cut, each_byte, random_cuts, whole
 from tabi.testing.parts import Line, Part, http_proxy, socks4_server, socks5_server

@@ -1,13 +1,11 @@
 """Proxy URLs: what they mean, and that no error shows a password."""
 
-from pathlib import Path
-
 import pytest
 
 from tabi.addr import Endpoint
-from tabi.client.url import parse_proxies, parse_proxy, read_argument
-from tabi.dial.hop import Hop, Scheme
-from tabi.errors import ConfigError, UsageError
+from tabi.errors import UsageError
+from tabi.machine.hop import Hop, Scheme
+from tabi.machine.url import parse_proxies, parse_proxy
 
 SECRET = "sesame"
 
@@ -98,35 +96,3 @@ def test_a_proxy_may_be_a_url_or_parsed_or_several_or_none() -> None:
     assert parse_proxies(first) == hops[:1]
     assert parse_proxies(hops[0]) == hops[:1]
     assert parse_proxies([first, hops[1]]) == hops
-
-
-# command lines
-
-
-def test_a_password_that_was_typed_is_told_of() -> None:
-    assert read_argument("socks5h://alice:sesame@h.example").shows_password
-    assert not read_argument("socks5h://h.example").shows_password
-    assert not read_argument("socks4://alice@h.example").shows_password
-
-
-def test_a_file_stands_for_the_url_in_it(tmp_path: Path) -> None:
-    path = tmp_path / "proxy"
-    path.write_text("  socks5h://alice:sesame@h.example\n")
-    argument = read_argument(f"@{path}")
-    assert argument.hop == parse_proxy("socks5h://alice:sesame@h.example")
-    assert not argument.shows_password
-
-
-@pytest.mark.parametrize("content", [b"", b"\n", b"socks5h://alice:sesame@a\nsocks5h://alice:sesame@b\n", b"\xff"])
-def test_a_file_without_one_url_is_refused(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "proxy"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError) as caught:
-        read_argument(f"@{path}")
-    assert str(path) in str(caught.value)
-    assert SECRET not in str(caught.value)
-
-
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
-        read_argument(f"@{tmp_path}/none")

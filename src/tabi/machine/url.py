@@ -8,15 +8,14 @@ A password is in no error: of a URL that cannot be read, no part is shown that m
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from tabi.addr import Endpoint, escape, parse_host, parse_port
-from tabi.dial.hop import Hop, Scheme
 from tabi.errors import AddressError, ConfigError
+from tabi.machine.hop import Hop, Scheme
 
-__all__ = ["DEFAULT_PORT", "Argument", "ProxyLike", "parse_proxies", "parse_proxy", "read_argument"]
+__all__ = ["DEFAULT_PORT", "ProxyLike", "parse_proxies", "parse_proxy"]
 
 DEFAULT_PORT = 1080  # curl's, for every scheme
 
@@ -28,18 +27,6 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _RESERVED = frozenset("/?#@[]")  # RFC 3986 section 2.2: what ends or opens another part of a URL
 _FORM = "write SCHEME://[USER:PASSWORD@]HOST[:PORT]"
-
-
-class Argument(NamedTuple):
-    """A proxy from a command line.
-
-    Args:
-        hop: the proxy.
-        shows_password: whether a password was typed there, where every user of this host can read it.
-    """
-
-    hop: Hop
-    shows_password: bool
 
 
 def parse_proxy(url: str) -> Hop:
@@ -71,26 +58,6 @@ def parse_proxies(proxy: ProxyLike) -> tuple[Hop, ...]:
     if isinstance(proxy, str | Hop):
         proxy = (proxy,)
     return tuple(one if isinstance(one, Hop) else parse_proxy(one) for one in proxy)
-
-
-def read_argument(text: str) -> Argument:
-    """Read a proxy URL of a command line; ``@FILE`` stands for what is written in that file.
-
-    Raises:
-        ConfigError: the file cannot be read or has not exactly one line, or as `parse_proxy`.
-    """
-    if not text.startswith("@"):
-        hop = parse_proxy(text)
-        return Argument(hop, bool(hop.password))
-    path = Path(text[1:])
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: a proxy URL cannot be read from there: {reason}") from None
-    if len(lines) != 1:
-        raise ConfigError(f"{path}: it has {len(lines)} words where one proxy URL should stand")
-    return Argument(parse_proxy(lines[0]), shows_password=False)
 
 
 def _split_scheme(url: str) -> tuple[str, str]:

@@ -3,7 +3,6 @@
 import pytest
 
 from tabi.addr import Endpoint, parse_host
-from tabi.dial.hop import Hop, Scheme, blame
 from tabi.errors import (
     AuthError,
     DeniedError,
@@ -21,6 +20,7 @@ from tabi.errors import (
     TabiError,
     UsageError,
 )
+from tabi.machine.hop import Hop, Scheme, blame
 from tabi.wire.socks5 import Command
 
 PROXY = Endpoint(parse_host("192.0.2.1"), 1080)
