@@ -52,6 +52,7 @@ CONFORMANCE = frozenset({
     "test_reload_running",
     "test_resets_through_server",
     "test_signals",
+    "test_upstreams",
 })  # fmt: skip
 
 # These must not tell whether a ferry carries datagrams that need no thought.

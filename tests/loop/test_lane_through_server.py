@@ -17,6 +17,7 @@ from tabi.policy.verdict import Context, Grants, Limits, Request, Verdict
 from tabi.relay.lane import Handover
 from tabi.server import Server, manage
 from tabi.server.accounts import Account, Accounts, Table
+from tabi.server.review import RELOADED
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -120,8 +121,10 @@ def test_new_rules_are_asked_at_once(handed_over: list[Handover]) -> None:
                 server.server.settings,
                 policy=lambda _request, _context: Verdict(allow=False, rule="none"),
                 access=server.server.options_for,
+                upstreams={},
                 user_limits={},
                 rule_limits={},
+                since=RELOADED,
             )
 
         server.call_sync(refuse_all)

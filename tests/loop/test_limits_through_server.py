@@ -13,6 +13,7 @@ from helpers.waiting import PATIENCE
 from tabi.config.settings import LogSettings, TimeLimits
 from tabi.errors import Reply
 from tabi.net.resolver import Resolver
+from tabi.server.review import RELOADED
 
 
 def test_a_tunnel_without_a_byte_is_cut_and_logged_as_idle() -> None:
@@ -51,7 +52,7 @@ def test_the_time_of_look_ups_can_be_changed_by_a_reload() -> None:
         NameService(slow=["slow.test"]).serve(running)
         server = running.server
         settings = replace(server.settings, time=TimeLimits(resolve=0.1), log=LogSettings(format="json"))
-        terms = {"access": server.options_for, "user_limits": {}, "rule_limits": {}}
+        terms = {"access": server.options_for, "upstreams": {}, "user_limits": {}, "rule_limits": {}, "since": RELOADED}
         running.call_sync(lambda: server.reconfigure(settings, policy=server.policy, **terms))
         sock, reply, _, _ = ask5(running.address, 1, b"slow.test", 80)
         sock.close()

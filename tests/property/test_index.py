@@ -1,6 +1,7 @@
 """What a rule list answers by its index, against the same list walked rule by rule."""
 
 import re
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from unittest.mock import patch
 
@@ -27,7 +28,7 @@ from tabi.policy.networks import PRIVATE, NetworkSet, PrivateNetworks
 from tabi.policy.rule import Rule
 from tabi.policy.rules import RuleList
 from tabi.policy.spans import Spans
-from tabi.policy.verdict import Context, Request
+from tabi.policy.verdict import NO_GRANTS, Context, Grants, Request
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
@@ -39,6 +40,7 @@ NETWORKS = ["1.2.3.0/24", "1.2.0.0/16", "10.0.0.0/8", "10.0.0.1", "0.0.0.0/0", "
 CLIENTS = ["198.51.100.1", "198.51.100.200", "10.0.0.9", "127.0.0.1", "2001:db8::9"]
 CLIENT_NETWORKS = ["198.51.100.0/25", "198.51.100.0/24", "10.0.0.0/8", "0.0.0.0/0", "2001:db8::/64"]
 LISTENERS = tuple(map(Endpoint.parse, ("0.0.0.0:1080", "203.0.113.1:1080", "203.0.113.1:1081")))
+VIA = Grants(via=("u",))
 OWN = PrivateNetworks(own=[ip_address("1.2.4.4")])
 
 
@@ -116,6 +118,7 @@ def rules(draw: st.DrawFn) -> Rule:
         target=next((one for one in criteria if isinstance(one, Target)), None),
         auth=draw(st.sampled_from([frozenset(), frozenset(), frozenset({Method.NONE}), frozenset({Method.USERPASS})])),
         literals=draw(st.sampled_from([True, True, False])),
+        grants=draw(st.sampled_from([NO_GRANTS, VIA, VIA, Grants(via=("u",), resolve="upstream")])),
     )
 
 
@@ -159,3 +162,17 @@ def test_index_says_what_the_walk_says(
         judge = RuleList(listed, private)
     for request, context in asked:
         assert judge(request, context) == judge.explain(request, context)[0]
+
+
+@given(st.lists(rules(), min_size=1, max_size=4), st.sampled_from(NAMES), st.lists(contexts(), min_size=5, max_size=5))
+@settings(max_examples=300)
+def test_no_address_of_a_name_that_goes_to_an_upstream_unasked_could_be_refused(
+    listed: list[Rule], name: str, asked: list[Context]
+) -> None:
+    judge = RuleList([replace(rule, grants=VIA) for rule in listed])
+    target = Endpoint(parse_host(name), 7)
+    for context in asked:
+        verdict = judge(Request(Command.CONNECT, target), context)
+        if verdict.by_name:
+            about = [judge(Request(Command.CONNECT, target, ip_address(one)), context) for one in ADDRESSES]
+            assert {(one.allow, one.number) for one in about} == {(True, verdict.number)}

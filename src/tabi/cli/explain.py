@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tabi.cli.main import Commands
     from tabi.config.explain import Explanation, Judgement, Question
     from tabi.config.load import Configuration
-    from tabi.policy.verdict import Limits, Verdict
+    from tabi.policy.verdict import Grants, Limits, Verdict
 
 __all__ = ["add_parser", "run"]
 
@@ -210,7 +210,7 @@ def _lines(configuration: "Configuration", answer: "Explanation", told_by: str) 
     if answer.looked_up:
         addresses = ", ".join(str(judgement.address) for judgement in answer.judgements)
         yield f"{answer.question.target.host} is {addresses} (by {told_by})"
-    elif _is_name(answer):
+    elif _is_name(answer) and not answer.by_name:
         known = ", ".join(map(str, answer.shown))
         host = answer.question.target.host
         told = f"{host} is {known} (by {told_by}), but the server" if known else f"{host}: the server"
@@ -256,10 +256,23 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
         yield f"limits of {user.name.decode()}: {_limits(user.limits)}"
     grants = verdict.grants
     egress = "the address that the kernel chooses" if grants.egress is None else str(grants.egress)
-    yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if _is_name(answer) else ''}"
+    yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if answer.looked_up else ''}"
+    if grants.via:
+        yield f"via: {', then '.join(grants.via)}{_said_of_name(answer, grants)}"
     for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
         if granted:
             yield f"{word}: yes"
+
+
+def _said_of_name(answer: "Explanation", grants: "Grants") -> str:
+    if not _is_name(answer):
+        return ""
+    host = answer.question.target.host
+    if not answer.by_name:
+        return f"; it is asked for the address of {host}"
+    if grants.resolve == "upstream":
+        return f"; it looks {host} up, and no rule about addresses is asked"
+    return f"; it looks {host} up, for no rule could refuse any address"
 
 
 def _limits(limits: "Limits") -> str:
@@ -308,6 +321,7 @@ def _as_dict(configuration: "Configuration", answer: "Explanation", told_by: str
             {**_verdict(one), "trials": [asdict(trial) for trial in one.trials]} for one in answer.judgements
         ],
         "looked_up": answer.looked_up,
+        "by_name": answer.by_name,
         "addresses_by": told_by if answer.looked_up or answer.shown else None,
         "user_limits": None if user is None else asdict(user.limits),
     }

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from tabi.errors import ConfigError
+from tabi.config.proxies import read_url_file
 from tabi.machine.hop import Hop
 from tabi.machine.url import parse_proxy
 
@@ -28,15 +28,7 @@ def read_argument(text: str) -> Argument:
     Raises:
         ConfigError: the file cannot be read or has not exactly one line, or as `parse_proxy`.
     """
-    if not text.startswith("@"):
-        hop = parse_proxy(text)
-        return Argument(hop, bool(hop.password))
-    path = Path(text[1:])
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(f"{path}: a proxy URL cannot be read from there: {reason}") from None
-    if len(lines) != 1:
-        raise ConfigError(f"{path}: it has {len(lines)} words where one proxy URL should stand")
-    return Argument(parse_proxy(lines[0]), shows_password=False)
+    if text.startswith("@"):
+        return Argument(read_url_file(Path(text[1:])).hop, shows_password=False)
+    hop = parse_proxy(text)
+    return Argument(hop, bool(hop.password))

@@ -219,7 +219,9 @@ _OTHER_WORDS = {
     "action": "allow", "block": "refuse", "deny": "refuse", "reject": "refuse", "pass": "allow", "permit": "allow",
     "src": "from", "source": "from", "client": "from", "dst": "to", "dest": "to", "destination": "to", "target": "to",
     "host": "to", "hosts": "to", "ports": "port", "users": "user", "group": "groups", "protocol": "version",
-    "commands": "command", "passwd": "password", "timeout": "connect", "interface": "egress", "username": "name",
+    "commands": "command", "passwd": "password", "timeout": "connect", "interface": "egress",
+    "proxy": "via", "parent": "via", "route": "via", "upstream": "via", "forward": "via", "chain": "url", "urls": "url",
+    "username": "name",
     "hours": "time", "log_format": "log.format", "timeouts": "time", "limits": "cap", "caps": "cap", "sets": "set",
     "rules": "rule", "clients": "client", "bind_address": "listen", "listeners": "listen", "port_range": "ports",
 }  # fmt: skip

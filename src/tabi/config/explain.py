@@ -125,9 +125,14 @@ class Explanation:
         return self.deciding is not None and self.deciding.verdict.allow
 
     @property
+    def by_name(self) -> bool:
+        """Whether a name goes to an upstream as it is."""
+        return self.deciding is not None and self.deciding.verdict.by_name
+
+    @property
     def wants_addresses(self) -> bool:
         """Whether addresses would make the answer fuller: some rule was passed over for want of them."""
-        named = isinstance(self.question.target.host, Name)
+        named = isinstance(self.question.target.host, Name) and not self.by_name
         return named and any(trial.outcome == "undecided" for one in self.judgements for trial in one.trials)
 
 
@@ -146,7 +151,7 @@ def judge_before(configuration: Configuration, question: Question) -> Explanatio
         if not opening.verdict.allow:
             return Explanation(question=question, judgements=(opening,))
     judgement = _judge(configuration, question, Request(question.command, question.target))
-    if isinstance(question.target.host, Name) and judgement.verdict.allow:
+    if isinstance(question.target.host, Name) and judgement.verdict.allow and not judgement.verdict.by_name:
         return None
     return Explanation(question=question, judgements=(judgement,))
 
@@ -185,6 +190,9 @@ def _judge(configuration: Configuration, question: Question, request: Request) -
         elif not verdict.grants.any_peer:
             lacking = "it names no peer, and the rule does not say any_peer = true"
             verdict = replace(verdict, allow=False, reply=Reply.NOT_ALLOWED, note=lacking)
+    if verdict.allow and verdict.grants.via and question.command is Command.UDP_ASSOCIATE:
+        lacking = "it has an upstream, and datagrams do not go through one"
+        verdict = replace(verdict, allow=False, reply=Reply.COMMAND_NOT_SUPPORTED, note=lacking)
     return Judgement(request.address, verdict, tuple(trials))
 
 

@@ -6,6 +6,7 @@ from typing import Final, get_args
 from tabi.config import kinds
 from tabi.config.hosts import host, network
 from tabi.config.kinds import Kind, bandwidth, count, duration, flag, rate, text, word
+from tabi.config.proxies import proxy
 from tabi.config.times import week_time
 from tabi.errors import Reply
 from tabi.policy.criteria import COMMAND_WORDS
@@ -416,6 +417,40 @@ _SET = Table(
     ),
 )
 
+_UPSTREAM = Table(
+    name="upstream",
+    array=True,
+    help="A way through other proxies, which rules take by `via`.",
+    keys=(
+        Key(
+            name="name",
+            kind=text("name of an upstream", 64, not_first="@!"),
+            required=True,
+            example='"office"',
+            help="For `via` and the log.",
+        ),
+        Key(
+            name="url",
+            kind=proxy,
+            many=True,
+            required=True,
+            secret=True,
+            example='"socks5h://192.0.2.7:1080"',
+            help="The proxy; several are a chain, the nearest first. The scheme says what it speaks: `socks5h` (or "
+            "`socks5`), `socks4a` (or `socks4`), `http` for CONNECT; the first of each pair also takes names, the "
+            "other is only ever given addresses. What has a meaning in URLs is percent-encoded in user name and "
+            "password. `@FILE`, from the directory of the configuration, keeps a password out of this file.",
+        ),
+        Key(
+            name="cool_down",
+            kind=duration(0, 86_400),
+            default='"30 s"',
+            help="How long it rests after a proxy on it could not be reached, refused our password, or did not speak "
+            "its protocol. While it rests it is tried after the other upstreams of a rule, and never left out.",
+        ),
+    ),
+)
+
 _RULE = Table(
     name="rule",
     array=True,
@@ -523,6 +558,21 @@ _RULE = Table(
             help="Local address or interface that connections come from.",
         ),
         Key(
+            name="via", kind=text("name of an upstream", 64, not_first="@!"), many=True, default="directly",
+            example='["office", "spare"]',
+            help="Upstreams to go through: the first, and where it has failed the next. What a proxy answers about a "
+            "target is the answer; it is not asked for elsewhere, nor directly. A name is looked up here, each address "
+            "is judged, and the address is what the upstream is asked for, unless no rule could refuse any address.",
+        ),
+        Key(
+            name="resolve", kind=word({"here": "here", "upstream": "upstream"}), default='"here"',
+            example='"upstream"',
+            help="With `via`: who looks names up. `upstream` gives it every name that this rule allows by itself, and "
+            "trusts it with the addresses: no rule about addresses is asked for it, those before this rule and the "
+            "guard of `@private` included. A rule with networks in `to` allows other names only by their addresses, "
+            "which are then looked up here.",
+        ),
+        Key(
             name="prefer", kind=word({"ipv4": 4, "ipv6": 6}), default='"ipv6"', example='"ipv4"',
             help="Which addresses of a name are tried first; the others are tried soon after.",
         ),
@@ -542,6 +592,7 @@ _RULE = Table(
 )  # fmt: skip
 
 TABLES: Final = {
-    table.name: table for table in (_TOP, _LISTEN, _TIME, _CAP, _BIND, _UDP, _LOG, _USER, _CLIENT, _SET, _RULE)
+    table.name: table
+    for table in (_TOP, _LISTEN, _TIME, _CAP, _BIND, _UDP, _LOG, _USER, _CLIENT, _SET, _UPSTREAM, _RULE)
 }
 """All tables by name, in the order of the reference."""

@@ -15,6 +15,7 @@ from tabi.config.openness import find_openings
 from tabi.config.problems import ConfigurationError, KeyPath, Problem, Report
 from tabi.config.rulebook import RuleBuilder
 from tabi.config.settings import DEFAULT_LISTEN, BindSettings, Caps, LogSettings, Settings, TimeLimits, UdpSettings
+from tabi.config.upstreams import Upstream, UpstreamBuilder
 from tabi.errors import ConfigError
 from tabi.policy.covering import find_covered
 from tabi.policy.networks import PrivateNetworks
@@ -39,6 +40,7 @@ class Configuration:
         rules: a `tabi.policy.verdict.Policy`.
         users: by name.
         access: what clients are offered when they connect.
+        upstreams: by name, what rules call by ``via``.
         workers: processes; None: one per core.
         user: of this host, that workers become; None: they stay what they are.
         warnings: what is probably not meant.
@@ -49,6 +51,7 @@ class Configuration:
     rules: RuleList
     users: Mapping[bytes, User] = field(repr=False)
     access: Access
+    upstreams: Mapping[str, Upstream] = field(default_factory=dict)
     workers: int | None = None
     user: str | None = None
     warnings: tuple[Problem, ...] = ()
@@ -100,7 +103,7 @@ def load_text(text: str, file: str, *, own: Iterable[Address] = (), mode: int = 
     """
     document, report = parse(text, file)
     parts = read_parts(document, report)
-    return _Builder(file, parts, report, PrivateNetworks(own), mode).build()
+    return _Builder(file, parts, report, frozenset(own), mode).build()
 
 
 def _read(file: str) -> tuple[str, int]:
@@ -125,21 +128,32 @@ class _Builder:
     """Makes a configuration of what was read."""
 
     def __init__(
-        self, file: str, parts: Mapping[str, list[Part]], report: Report, private: PrivateNetworks, mode: int
+        self, file: str, parts: Mapping[str, list[Part]], report: Report, own: frozenset[Address], mode: int
     ) -> None:
         self._file = file
         self._parts = parts
         self._top = parts[""][0]
         self._report = report
-        self._private = private
-        self._mode = mode
+        self._own = own
+        self._private = PrivateNetworks(own)
+        self._is_public = bool(mode & stat.S_IROTH)
 
     def build(self) -> Configuration:
         report, parts = self._report, self._parts
         users = build_users(parts["user"], report)
         listeners = self._listeners(bool(parts["user"]))
+        directory = Path(self._file).parent
+        upstreams = UpstreamBuilder(
+            directory, report, listeners=listeners, own=self._own, is_public=self._is_public
+        ).build(parts["upstream"])
         rulebook = RuleBuilder(
-            Path(self._file).parent, parts, report, private=self._private, users=users, listeners=tuple(listeners)
+            directory,
+            parts,
+            report,
+            private=self._private,
+            users=users,
+            listeners=tuple(listeners),
+            upstreams=upstreams,
         )
         access = Access(
             listeners=listeners,
@@ -161,6 +175,7 @@ class _Builder:
             rules=rules,
             users=users,
             access=access,
+            upstreams=upstreams,
             workers=self._top.get("workers"),
             user=self._top.get("run_as"),
             warnings=tuple(report),
@@ -250,7 +265,7 @@ class _Builder:
                 "from here on tabi did not look for rules that can never match: there are too many alike to compare",
             )
         plain = [number for number, part in enumerate(self._parts["user"]) if part.get("plain")]
-        if plain and self._mode & stat.S_IROTH:
+        if plain and self._is_public:
             self._report.warn(
                 ("user", plain[0], "password"),
                 "is clear text in a file that every user of this host can read",

@@ -15,6 +15,7 @@ from tabi.config.kinds import hint
 from tabi.config.problems import Report, shown
 from tabi.config.sets import make_hosts, read_set
 from tabi.config.times import WEEK
+from tabi.config.upstreams import Upstream
 from tabi.errors import Reply
 from tabi.policy.criteria import (
     COMMAND_WORDS,
@@ -44,9 +45,9 @@ _SHOWN = 8  # entries that `tabi explain` lists
 
 _ALLOW_ONLY = (
     "open", "any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open",
-    "sessions", "rate", "bandwidth", "lifetime", "auth", "literals",
+    "sessions", "rate", "bandwidth", "lifetime", "auth", "literals", "via", "resolve",
 )  # fmt: skip
-_GRANTS = ("any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open", "log")
+_GRANTS = ("any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open", "log", "resolve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class RuleBuilder:
         private: what ``@private`` is.
         users: that rules can name.
         listeners: that rules can name.
+        upstreams: that rules can name.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class RuleBuilder:
         private: PrivateNetworks,
         users: Mapping[bytes, User],
         listeners: tuple[Endpoint, ...],
+        upstreams: Mapping[str, Upstream],
     ) -> None:
         self._parts = parts
         self._report = report
@@ -98,6 +101,7 @@ class RuleBuilder:
         self._users = users
         self._groups = frozenset(group for user in users.values() for group in user.groups)
         self._listeners = listeners
+        self._upstreams = upstreams
         self._sets = {PRIVATE_NAME: Hosts(networks=private, inside=private)}
         self._read_sets(directory)
 
@@ -213,7 +217,7 @@ class RuleBuilder:
             auth=frozenset(entry.value for entry in part.entries("auth")),
             literals=literals is not False,
             open=bool(part.get("open")),
-            grants=Grants(limits=limits_of(part), **part.given(_GRANTS)),
+            grants=Grants(limits=limits_of(part), via=self._via(part), **part.given(_GRANTS)),
         )
 
     def _check_action(self, part: Part) -> None:
@@ -225,6 +229,27 @@ class RuleBuilder:
             for key in _ALLOW_ONLY:
                 if part.has(key):
                     self._report.error((*part.path, key), "has no effect in a rule that refuses", "take it out")
+
+    def _via(self, part: Part) -> tuple[str, ...]:
+        via = part.entries("via")
+        if not via and part.has("via") and "via" not in part.faulty:
+            self._report.error((*part.path, "via"), "is empty", "leave it out to connect directly", found="[]")
+        for entry in via:
+            self._check_upstream(entry, by_name=part.get("resolve") == "upstream")
+        if part.has("resolve") and not part.has("via"):
+            self._report.error((*part.path, "resolve"), "has no effect without via", "name an upstream by via")
+        return tuple(dict.fromkeys(entry.value for entry in via))
+
+    def _check_upstream(self, entry: Entry, *, by_name: bool) -> None:
+        upstream = self._upstreams.get(entry.value)
+        if upstream is None:
+            known = ", ".join(f'"{name}"' for name in self._upstreams)
+            advice = f"known are {known}{hint(entry.value, self._upstreams)}" if known else "add an [[upstream]]"
+            self._report.error(entry.path, "is no upstream", advice, found=shown(entry.value))
+        elif by_name and upstream.hops and not upstream.takes_names:
+            complaint = f'looks no names up, for its last proxy is written as {upstream.hops[-1].scheme.value}'
+            advice = f'write {upstream.hops[-1].scheme.with_names.value} there, or resolve = "here"'
+            self._report.error(entry.path, complaint, advice, found=shown(entry.value))
 
     def _listener(self, part: Part) -> Listeners | None:
         entries = part.entries("listener")

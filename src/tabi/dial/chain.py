@@ -47,7 +47,7 @@ from tabi.machine.hop import Hop, HopMachine, blame
 from tabi.machine.http import HttpMachine
 from tabi.wire.socks5 import Command
 
-__all__ = ["Bound", "Reach", "accept", "associate", "bind", "connect"]
+__all__ = ["MOST_ADDRESSES", "Bound", "Reach", "accept", "associate", "bind", "connect", "is_about_address"]
 
 MOST_ADDRESSES = 8  # of one name that are tried through proxies, each of which costs a whole handshake
 PEEK = 4096  # bytes of an HTTP answer that are looked at together
@@ -179,18 +179,11 @@ class _Chain:
             try:
                 return (yield from self._ask_once(number, command, Endpoint(address, target.port)))
             except TabiError as error:
-                if not self._is_of_the_address(error, number):
+                if not is_about_address(error, number):
                     raise
                 failure = failure or error
         assert failure is not None, "there is at least one address"
         raise failure
-
-    def _is_of_the_address(self, error: TabiError, number: int) -> bool:
-        if isinstance(error, ProxyUnreachableError) or not isinstance(error, DialError):
-            return False
-        if isinstance(error, DialTimeoutError) and error.limit:
-            return False  # our time, not the proxy's
-        return error.hop is not None and error.hop.number == number and error.reply in _OF_THE_ADDRESS
 
     def _ask_once(self, number: int, command: Command, target: Endpoint) -> Steps[Bound]:
         name = self._name(number)
@@ -231,6 +224,15 @@ class _Chain:
 
     def _name(self, number: int) -> HopName:
         return HopName(number, len(self._hops), str(self._hops[number - 1]))
+
+
+def is_about_address(error: TabiError, number: int) -> bool:
+    """Say whether hop `number` (from 1) says this of the address that it was asked for, and not of anything else."""
+    if isinstance(error, ProxyUnreachableError) or not isinstance(error, DialError):
+        return False
+    if isinstance(error, DialTimeoutError) and error.limit:
+        return False  # our time, not the proxy's
+    return error.hop is not None and error.hop.number == number and error.reply in _OF_THE_ADDRESS
 
 
 def _check(hop: Hop, command: Command, target: Endpoint) -> None:

@@ -118,13 +118,15 @@ class ClientMachine(Machine[ClientEvent]):
             wire: WireHost = host.text.encode() if isinstance(host, Name) else host
             return socks5.Request(self._command, wire, port).encode()
         if self._command in (Command.UDP_ASSOCIATE, Command.RESOLVE_PTR):
-            raise UsageError(f"SOCKS4 has no {self._command}; use SOCKS5")
+            text = f"SOCKS4 has no {self._command}; use SOCKS5"
+            raise UsageError(text, reply=Reply.COMMAND_NOT_SUPPORTED)
         if isinstance(host, IPv4Address):
             return socks4.Request(self._command, host, port, self._options.username).encode()
         if isinstance(host, Name) and version is Version.SOCKS4A:
             domain = host.text.encode()
             return socks4.Request(self._command, socks4.MARKER, port, self._options.username, domain).encode()
-        raise UsageError(f"SOCKS{version.value} cannot carry {host}; use SOCKS5")
+        text = f"SOCKS{version.value} cannot carry {host}; use SOCKS5"
+        raise UsageError(text, reply=Reply.ADDRESS_TYPE_NOT_SUPPORTED)
 
     def _run(self) -> Generator[int | ClientEvent, None, ClientEvent]:
         reply = self._reply_4

@@ -16,6 +16,7 @@ from tabi.errors import (
     ProtocolError,
     ProxyAuthError,
     ProxyProtocolError,
+    Reply,
     TabiError,
     UsageError,
 )
@@ -46,6 +47,11 @@ class Scheme(Enum):
     def takes_names(self) -> bool:
         """Whether names go to the proxy; else they are resolved here, and it sees addresses only."""
         return self not in (Scheme.SOCKS4, Scheme.SOCKS5)
+
+    @property
+    def with_names(self) -> "Scheme":
+        """The same protocol with names given to the proxy."""
+        return {Scheme.SOCKS4: Scheme.SOCKS4A, Scheme.SOCKS5: Scheme.SOCKS5H}.get(self, self)
 
 
 _VERSIONS = {
@@ -109,10 +115,10 @@ class Hop:
                 )
                 return ClientMachine(command, target, options)
             if command is not Command.CONNECT:
-                raise UsageError(f"HTTP has no {command}; use SOCKS5")
+                raise UsageError(f"HTTP has no {command}; use SOCKS5", reply=Reply.COMMAND_NOT_SUPPORTED)
             return HttpMachine(target, self._basic())
         except UsageError as error:
-            raise UsageError(f"{self}: {error}") from None
+            raise UsageError(f"{self}: {error}", reply=error.reply) from None
 
     def takes_family(self, family: int) -> bool:
         """Tell whether its protocol can say an address of that IP version."""

@@ -44,6 +44,14 @@ def route_source(target: Address) -> Address:
         raise dial_error(error, endpoint) from None
 
 
+def is_own_address(address: Address) -> bool:
+    """Say whether an address is of this host: to send there, the kernel takes that very address as the source."""
+    try:
+        return route_source(address) == address
+    except DialError:
+        return False
+
+
 def bind_within(sock: socket.socket, address: Address, ports: tuple[int, int] | None, scope: int = 0) -> None:
     """Bind to `address` and a free port of the range, or any.
 

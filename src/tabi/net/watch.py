@@ -44,7 +44,12 @@ class Watch:
             self._readers[fd] = on_readable
 
     def hangup(self, fd: int, on_hangup: OnHangup, *, fin: bool = False) -> None:
-        """Call `on_hangup` once when the peer of `fd` resets; with `fin` also when it closes its direction."""
+        """Call `on_hangup` once when the peer of `fd` resets; with `fin` also when it closes its direction.
+
+        Harmless while that is watched for already: the first word counts.
+        """
+        if fd in self._hangups:
+            return
         self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLONESHOT if fin else select.EPOLLONESHOT)
         self._hangups[fd] = on_hangup
 

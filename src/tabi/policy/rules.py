@@ -6,10 +6,13 @@ address criteria are undecided; where no rule is left that could allow it, it is
 Two things stand outside the list. Rule 0: clients from other hosts reach ``@private`` only by a rule whose ``to``
 names it or a network inside it. And a rule whose ``to`` holds only names never opens an address of ``@private``,
 whoever asks: a name's owner could point it anywhere.
+
+A rule may leave it to an upstream to look names up (``resolve = "upstream"``). Where such a rule allows a name without
+its addresses, nobody here learns them: earlier rules that wait for addresses are passed over, and rule 0 with them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from tabi.addr import Address, Name
@@ -82,14 +85,15 @@ class RuleList:
         before = first - 1  # all bits where there is no such rule
         undecided = possible & ~barred & ~sure & before
         hopeful = undecided & self.index.granting(request, context)
-        could_allow = self._decide(lowest(hopeful), request, context, tentative=True) if hopeful else None
+        could_allow = self._decide(lowest(hopeful), request, context) if hopeful else None
         if not first:
             return could_allow or _nothing_matched(context, barred=bool(barred))
-        verdict = self._decide(lowest(first), request, context, tentative=bool(undecided))
+        place = lowest(first)
+        verdict = _settle(place + 1, self.rules[place], request, context, undecided=bool(undecided))
         return verdict if verdict.allow else could_allow or verdict
 
-    def _decide(self, place: int, request: Request, context: Context, *, tentative: bool) -> Verdict:
-        return _decide(place + 1, self.rules[place], request, context, tentative=tentative)
+    def _decide(self, place: int, request: Request, context: Context) -> Verdict:
+        return _decide(place + 1, self.rules[place], request, context, tentative=True)
 
     def explain(self, request: Request, context: Context) -> tuple[Verdict, list[Trial]]:
         """Judge, and tell of every rule that was tried."""
@@ -159,7 +163,7 @@ class _Walk:
                 verdict = _decide(number, rule, request, context, tentative=True)
                 self.could_allow = verdict if verdict.allow else None
             return None
-        verdict = _decide(number, rule, request, context, tentative=self.undecided)
+        verdict = _settle(number, rule, request, context, undecided=self.undecided)
         # before a rule that refuses, an earlier one may still allow an address that the name leads to
         return verdict if verdict.allow else self.could_allow or verdict
 
@@ -180,6 +184,21 @@ def _told(step: _Step, rule: Rule, request: Request, context: Context) -> tuple[
         case _Step.UNDECIDED:
             return "undecided", f"{request.shown} is not looked up yet"
     return "yes", rule.unmet(request, context)
+
+
+def _settle(number: int, rule: Rule, request: Request, context: Context, *, undecided: bool) -> Verdict:
+    """Decide by a rule that matches, with or without others before it that wait for the addresses of a name."""
+    if not rule.grants.via or not _awaits_addresses(request):
+        return _decide(number, rule, request, context, tentative=undecided)
+    leaves = rule.grants.resolve == "upstream"
+    verdict = _decide(number, rule, request, context, tentative=undecided and not leaves)
+    opens_all = _is_local(context) and (rule.target is None or not rule.target.within)
+    return replace(verdict, by_name=verdict.allow and (leaves or (not undecided and opens_all)))
+
+
+def _awaits_addresses(request: Request) -> bool:
+    """Say whether a name is asked for, and is not looked up yet."""
+    return request.target is not None and isinstance(request.target.host, Name) and request.address is None
 
 
 def _decide(number: int, rule: Rule, request: Request, context: Context, *, tentative: bool) -> Verdict:

@@ -14,10 +14,13 @@ from tabi.errors import Reply
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
-__all__ = ["NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Policy", "Request", "Verdict"]
+__all__ = ["NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Policy", "Request", "Resolves", "Verdict"]
 
 LogLevel: TypeAlias = Literal["none", "debug", "info", "warning"]
 """How much a session's line matters, by growing weight; none: it leaves no line."""
+
+Resolves: TypeAlias = Literal["here", "upstream"]
+"""Who looks up the names that go to an upstream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class Grants:
         half_open: the same with one direction closed; None: the server's.
         limits: shared by all sessions that the rule allows.
         log: level of the session's line.
+        via: names of upstreams, of which the first that serves is taken; none: directly.
+        resolve: who looks up a name that goes to an upstream.
     """
 
     any_peer: bool = False
@@ -119,6 +124,8 @@ class Grants:
     half_open: float | None = None
     limits: Limits = Limits()
     log: LogLevel = "info"
+    via: tuple[str, ...] = ()
+    resolve: Resolves = "here"
 
 
 NO_GRANTS = Grants()
@@ -137,6 +144,8 @@ class Verdict:
         number: of the rule in its list, counted from 1; 0 where no rule of the list decided.
         note: what a refused request lacked.
         tentative: the name may be looked up; the addresses decide.
+        by_name: the name may go to the upstream as it is: no address of it could be refused, or the rule leaves it to
+            the upstream to look names up, and only names are judged.
     """
 
     allow: bool
@@ -146,6 +155,7 @@ class Verdict:
     number: int = 0
     note: str = ""
     tentative: bool = False
+    by_name: bool = False
 
     def refusal(self, since: str = "") -> str:
         """Say for the log what refused a request, and what would do.

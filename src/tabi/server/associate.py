@@ -11,7 +11,7 @@ import socket
 import time
 
 from tabi.addr import Address, Endpoint, Name, socket_address
-from tabi.errors import Reply, TabiError
+from tabi.errors import DialError, Reply, Stage, TabiError
 from tabi.machine.association import Association, Drop, Dropped, Forward, Held, LookUp
 from tabi.machine.server import RequestReceived
 from tabi.net.ports import told_address
@@ -35,11 +35,14 @@ async def serve(session: Session, event: RequestReceived) -> None:
     Raises:
         DeniedError: policy refuses the association as such; each datagram is judged again.
         LimitReachedError: the user or the rule has no room for it.
-        DialError: no port to be had.
+        DialError: no port to be had; or the rule has an upstream.
         CutShortError: the client ended it, or nothing was relayed for too long.
     """
     judgement = session.judgement
     verdict = judgement.require(Request(event.command, None))  # DST.ADDR is the client's own, no target to judge
+    if verdict.grants.via:
+        text = f'rule "{verdict.rule}" has datagrams go through an upstream, which is not possible'
+        raise DialError(text, stage=Stage.ASSOCIATE, reply=Reply.COMMAND_NOT_SUPPORTED, retryable=False)
     judgement.claims.claim_rule(verdict)  # of several rules that may allow its datagrams, the first
     client = address_of(session.client)
     declared = event.target.port if event.target.host == client and event.target.port else None
@@ -178,7 +181,8 @@ class Relay:
     # client -> targets
 
     def _judge(self, target: Endpoint, address: Address | None) -> bool:
-        return self._session.judgement.judge(Request(self._event.command, target, address)).allow
+        verdict = self._session.judgement.judge(Request(self._event.command, target, address))
+        return verdict.allow and not verdict.grants.via  # what is to go through an upstream is not sent around it
 
     def _from_client(self, data: bytes, source: Address, port: int) -> None:
         was_fixed = self.association.client_port is not None

@@ -1,23 +1,30 @@
 """BIND: wait for one connection from the host that the client names (RFC 1928 section 4, SOCKS4.protocol).
 
+Where the rule has an upstream, that listens in our place and tells who has come.
+
 Two replies. The peer's address is compared with DST.ADDR, its port never: active FTP connects from port 20, not from
 the port of the primary connection.
 """
 
 import asyncio
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from tabi.addr import Address, Endpoint, Name
-from tabi.errors import DeniedError, DialError, Reply, Stage
+from tabi.dial import chain
+from tabi.dial.ways import Way
+from tabi.dial.wishes import Steps
+from tabi.errors import DeniedError, DialError, DialTimeoutError, Reply, Stage
 from tabi.machine.server import RequestReceived
+from tabi.net.driver import drive
 from tabi.net.errno_map import dial_error
 from tabi.net.linger import reset
 from tabi.net.ports import bind_within, route_source, same_family, told_address
 from tabi.net.sockopts import prepare_outbound
 from tabi.policy.verdict import Request
+from tabi.server import routes
 from tabi.server.outcome import CutShortError, Outcome
-from tabi.server.session import Session, address_of
+from tabi.server.session import Session, address_known, address_of
 from tabi.wire.version import Version
 
 __all__ = ["serve"]
@@ -30,6 +37,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
         DeniedError: policy refuses; any peer is asked for where no rule allows it; or the wrong peer came.
         DialError: there is no route to DST.ADDR, or no port to be had.
         CutShortError: nobody came in time, or the client left.
+        TabiError: an upstream is to blame, as its `hop` says.
     """
     any_peer = not isinstance(event.target.host, Name) and event.target.host.is_unspecified
     judgement = session.judgement
@@ -37,7 +45,11 @@ async def serve(session: Session, event: RequestReceived) -> None:
     if any_peer and not verdict.grants.any_peer:
         raise DeniedError(f'BIND for any peer ({event.target.host}): rule "{verdict.rule}" does not allow it')
     session.watch(fin=True)
-    peers = () if any_peer else await _expected(session, event)
+    route = await routes.find(session, event, verdict, session.server.settings.time.connect)
+    if route.grants.via:
+        await _at_upstream(session, event, route, any_peer=any_peer)
+        return
+    peers = () if any_peer else await _expected(session, event, route.permit)
     listener = _listen(session, peers)
     try:
         bound = Endpoint.from_sockaddr(listener.getsockname())
@@ -64,9 +76,54 @@ async def serve(session: Session, event: RequestReceived) -> None:
     session.hand_over(sock, address_of(peer))
 
 
-async def _expected(session: Session, event: RequestReceived) -> tuple[Address, ...]:
+async def _at_upstream(session: Session, event: RequestReceived, route: routes.Route, *, any_peer: bool) -> None:
+    """Have the upstream listen and take the peer; what it tells of both is passed on."""
+    expected = event.target
+
+    def ask(way: Way, target: Endpoint, reach: chain.Reach) -> Steps[chain.Bound]:
+        nonlocal expected
+        expected = target
+        return chain.bind(way.hops, target, reach=reach, timeout=route.timeout)
+
+    bound = await routes.through(session, event, route, ask)
+    sock = bound.handle
+    if not isinstance(sock, socket.socket):
+        raise TypeError("the asyncio driver gives sockets")
+    try:
+        session.machine.listening(bound.local)
+        session.send_all()
+        peer = await _accept_at(session, bound)
+        session.notes.to = peer
+        is_known = any_peer or isinstance(expected.host, Name)  # a name is the upstream's to look up and compare
+        if not is_known and peer.host != expected.host:
+            text = f"peer {peer} is not {expected.host}, for which upstream \"{session.notes.via}\" opened the port"
+            raise DeniedError(text, stage=Stage.BIND)
+        if not any_peer:
+            session.judgement.confirm(event, address_known(expected))
+    except BaseException:
+        reset(sock)
+        raise
+    session.succeed(peer)
+    session.hand_over(sock, None if any_peer else address_known(expected))
+
+
+async def _accept_at(session: Session, bound: chain.Bound) -> Endpoint:
+    limit, name = _limit(session)
+    try:
+        accepted = await drive(
+            chain.accept(bound, timeout=limit), resolver=session.server.resolver, client=session.key
+        )
+    except DialTimeoutError as error:
+        if not error.limit:
+            raise
+        raise _nobody_came(limit, name) from None
+    return accepted.remote
+
+
+async def _expected(
+    session: Session, event: RequestReceived, permit: Callable[[Address], bool]
+) -> tuple[Address, ...]:
     """Addresses that the peer may have: each is one that policy allows for what was asked."""
-    permit = session.judgement.permits(event)
     only4 = event.version is not Version.SOCKS5  # a SOCKS4 reply cannot say where an IPv6 listener is
     if not isinstance(event.target.host, Name):
         found: Iterable[Address] = (event.target.host,)
@@ -99,10 +156,7 @@ def _listen(session: Session, peers: tuple[Address, ...]) -> socket.socket:
 
 async def _accept(session: Session, listener: socket.socket) -> tuple[socket.socket, Endpoint]:
     """Wait for a peer. It is accepted in the very turn that goes on with it, so that none is left by a cancellation."""
-    limit, name = session.server.settings.time.bind, "bind"
-    terms = session.judgement.terms()
-    if terms.lifetime and terms.flow.lifetime < limit:
-        limit, name = terms.flow.lifetime, terms.limit
+    limit, name = _limit(session)
     there = asyncio.Event()
     session.server.loop.add_reader(listener.fileno(), there.set)
     try:
@@ -119,8 +173,20 @@ async def _accept(session: Session, listener: socket.socket) -> tuple[socket.soc
                 sock.setblocking(False)
                 return sock, Endpoint.from_sockaddr(peer)
     except TimeoutError:
-        raise CutShortError(
-            Outcome("tabi", f"limit:{name}", note=f"no peer within {limit:g} seconds"), reply=Reply.TTL_EXPIRED
-        ) from None
+        raise _nobody_came(limit, name) from None
     finally:
         session.server.loop.remove_reader(listener.fileno())
+
+
+def _limit(session: Session) -> tuple[float, str]:
+    """Say how many seconds there are to wait for the peer, and what says so."""
+    limit, name = session.server.settings.time.bind, "bind"
+    terms = session.judgement.terms()
+    if terms.lifetime and terms.flow.lifetime < limit:
+        return terms.flow.lifetime, terms.limit
+    return limit, name
+
+
+def _nobody_came(limit: float, name: str) -> CutShortError:
+    note = f"no peer within {limit:g} seconds"
+    return CutShortError(Outcome("tabi", f"limit:{name}", note=note), reply=Reply.TTL_EXPIRED)

@@ -1,15 +1,20 @@
 """CONNECT: dial, answer with the truth, hand over (RFC 1928 sections 4 and 6)."""
 
 import socket
+from collections.abc import Callable
 from functools import lru_cache
 
+from tabi.addr import Address, Endpoint
+from tabi.dial import chain
 from tabi.dial.direct import DirectOptions, direct
-from tabi.dial.wishes import Family
+from tabi.dial.ways import Way
+from tabi.dial.wishes import Connection, Family, Steps
 from tabi.errors import DeniedError
 from tabi.machine.server import RequestReceived
 from tabi.net.driver import drive
-from tabi.policy.verdict import Request
-from tabi.server.session import Session, address_of
+from tabi.policy.verdict import Request, Verdict
+from tabi.server import routes
+from tabi.server.session import Session, address_known
 
 __all__ = ["serve"]
 
@@ -26,28 +31,58 @@ async def serve(session: Session, event: RequestReceived) -> None:
     Raises:
         DeniedError: policy refuses the name, or every address that it led to.
         DialError: the target cannot be reached; its reply says why.
+        TabiError: an upstream is to blame, as its `hop` says.
     """
     judgement = session.judgement
-    grants = judgement.require(Request(event.command, event.target)).grants
-    server = session.server
-    timeout = server.settings.time.connect if grants.connect is None else grants.connect
-    plan = direct(event.target, permit=judgement.permits(event), options=_options(timeout, grants.prefer or 6))
-    connection = await drive(
-        plan,
-        resolver=server.resolver,
-        client=session.key,
-        egress=judgement.egress_to,
-        on_wait=session.watch,
-        begun=session.take_begun(),
-    )
+    verdict = judgement.require(Request(event.command, event.target))
+    if session.server.upstreams:
+        connection = await _by_route(session, event, verdict)
+    else:
+        options = _options(_timeout(session, verdict), verdict.grants.prefer or 6)
+        connection = await _directly(session, event, judgement.permits(event), options)
     outbound = connection.handle
     if not isinstance(outbound, socket.socket):
         raise TypeError("the asyncio driver gives sockets")
     session.notes.to = connection.remote
+    known = address_known(connection.remote)
     try:
-        judgement.confirm(event, address_of(connection.remote))
+        judgement.confirm(event, known)
     except DeniedError:
         outbound.close()
         raise
     session.succeed(connection.local, connection.remote)
-    session.hand_over(outbound, address_of(connection.remote))
+    session.hand_over(outbound, known)
+
+
+def _timeout(session: Session, verdict: Verdict) -> float:
+    connect = verdict.grants.connect
+    return session.server.settings.time.connect if connect is None else connect
+
+
+async def _directly(
+    session: Session, event: RequestReceived, permit: Callable[[Address], bool], options: DirectOptions
+) -> Connection:
+    return await drive(
+        direct(event.target, permit=permit, options=options),
+        resolver=session.server.resolver,
+        client=session.key,
+        egress=session.judgement.egress_to,
+        on_wait=session.watch,
+        begun=session.take_begun(),
+    )
+
+
+async def _by_route(session: Session, event: RequestReceived, verdict: Verdict) -> Connection:
+    route = await routes.find(session, event, verdict, _timeout(session, verdict))
+    prefer = route.grants.prefer or 6
+    if not route.grants.via:
+        options = DirectOptions(timeout=route.timeout, prefer=prefer)
+        return await _directly(session, event, route.permit, options)
+
+    if (begun := session.take_begun()) is not None:  # by other rules, directly
+        begun.sock.close()
+
+    def ask(way: Way, target: Endpoint, reach: chain.Reach) -> Steps[Connection]:
+        return chain.connect(way.hops, target, reach=reach, timeout=route.timeout, prefer=prefer)
+
+    return await routes.through(session, event, route, ask)

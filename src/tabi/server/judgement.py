@@ -12,7 +12,7 @@ from typing import Final
 from tabi.addr import Address
 from tabi.errors import DeniedError, TabiError
 from tabi.machine.server import RequestReceived
-from tabi.policy.verdict import Context, Policy, Request, Verdict
+from tabi.policy.verdict import NO_GRANTS, Context, Grants, Policy, Request, Verdict
 from tabi.server.limits import Claims, LimitReachedError, SessionLimits, Terms
 from tabi.server.notes import Notes
 
@@ -112,16 +112,24 @@ class Judgement:
             return self._limit_reached
         return error
 
-    def _verdict_about(self, address: Address) -> Verdict | None:
-        return self._granted.get(address, self.verdict) if self._granted else self.verdict
+    def _verdict_about(self, address: Address | None) -> Verdict | None:
+        return self.verdict if address is None else self._granted.get(address, self.verdict)
 
     def egress_to(self, address: Address) -> Address | str | None:
         """Say where a connection to an address that was judged is to come from, as the rule has it that allows it."""
-        verdict = self._verdict_about(address)
-        return None if verdict is None else verdict.grants.egress
+        return self.grants_to(address).egress
 
-    def settle(self, address: Address) -> Verdict:
-        """Say which verdict counts from here on: the one about the address that was taken, or about the request."""
+    def grants_to(self, address: Address) -> Grants:
+        """Say what the rule grants that allows an address that was judged."""
+        verdict = self._verdict_about(address)
+        return NO_GRANTS if verdict is None else verdict.grants
+
+    def settle(self, address: Address | None) -> Verdict:
+        """Say which verdict counts from here on.
+
+        Args:
+            address: that was taken; None: nobody here knows it, and the verdict about the request stays.
+        """
         verdict = self._verdict_about(address)
         if verdict is None:
             raise RuntimeError("settled before the request was judged")
@@ -136,8 +144,12 @@ class Judgement:
         terms = self._limits.terms(self._context.user, self.verdict)
         return terms._replace(flow=terms.flow_from(self._notes.milliseconds() / 1000)) if terms.lifetime else terms
 
-    def confirm(self, event: RequestReceived, address: Address) -> None:
+    def confirm(self, event: RequestReceived, address: Address | None) -> None:
         """Judge an address again, to which the way is open now, where the rules have changed meanwhile.
+
+        Args:
+            event: the request.
+            address: None: nobody here knows it, and the name alone is judged.
 
         Raises:
             DeniedError: the new rules refuse it.
@@ -149,7 +161,10 @@ class Judgement:
         if not verdict.allow:
             raise DeniedError(verdict.refusal(self._outdated), reply=verdict.reply)
         self.claims.carry(verdict.rule)
-        self._granted[address] = verdict
+        if address is None:
+            self.verdict = verdict
+        else:
+            self._granted[address] = verdict
 
     def live_by(self, groups: frozenset[str]) -> None:
         """Judge by the groups that the user is in now."""

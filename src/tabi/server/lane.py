@@ -1,8 +1,9 @@
 """The control plane's half of the express lane (`tabi.relay.lane`): it teaches doors and logins, and answers requests.
 
-What is plain is decided here: a CONNECT that policy allows, from where the kernel chooses, to an address or to a name
-whose addresses are known, of a user and by a rule without a limit on new sessions a second. A permit lasts until the
-minute ends, for rules may know the time of day, or until one of the answers about its name is too old.
+What is plain is decided here: a CONNECT that policy allows, from where the kernel chooses and not by an upstream, to an
+address or to a name whose addresses are known, of a user and by a rule without a limit on new sessions a second. A
+permit lasts until the minute ends, for rules may know the time of day, or until one of the answers about its name is
+too old.
 
 What is taught stands until `forget`: a reload begins with that, and so does whoever finds the tables full. A failed
 login of a client shuts the doors of that client, for what it does to others behind the same address is not for the lane
@@ -226,7 +227,7 @@ class ExpressLane:
     def _choose(self, event: RequestReceived, context: Context) -> _Choice | None:
         """Judge, and find the address that dialling would try first."""
         verdict = self._server.judge(Request(event.command, event.target), context)
-        if not verdict.allow:
+        if not verdict.allow or verdict.by_name:
             return None
         until = time.monotonic() + min(_LASTS, 60 - time.time() % 60)
         host = event.target.host
@@ -251,7 +252,9 @@ class ExpressLane:
         """Write a permit."""
         address, verdict, until, is_only = choice
         grants = verdict.grants
-        counters = None if grants.egress is not None else self._server.limits.counters(context.user, verdict)
+        if grants.egress is not None or grants.via:
+            return None
+        counters = self._server.limits.counters(context.user, verdict)
         if counters is None:
             return None
         terms = self._server.limits.terms(context.user, verdict)

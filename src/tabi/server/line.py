@@ -119,6 +119,8 @@ def _middle(facts: Facts, style: LogFormat) -> str:
         ("command", facts.command),
         ("target", facts.target),
         ("to", facts.to),
+        ("via", facts.via),
+        ("resolve_by", facts.resolve_by),
         ("verdict", facts.verdict),
         ("rule", facts.rule),
         ("reply", facts.reply if facts.reply >= 0 else ""),
@@ -131,7 +133,7 @@ def _text(name: bytes | None) -> str:
 
 
 # Fields that are numbers, addresses of sockets or words of ours: never more than one word, whatever the wire brings.
-_OURS: Final = frozenset({"listener", "socks", "method", "verdict", "reply", "level"})
+_OURS: Final = frozenset({"listener", "socks", "method", "resolve_by", "verdict", "reply", "level"})
 
 
 def _pairs(style: LogFormat, values: Iterable[tuple[str, str | int]]) -> str:
@@ -148,6 +150,7 @@ def _shortened(facts: Facts, style: LogFormat) -> Facts:
         command=_shorten(facts.command, style),
         target=_shorten(facts.target, style),
         to=_shorten(facts.to, style),
+        via=_shorten(facts.via, style),
         rule=_shorten(facts.rule, style),
     )
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from tabi.addr import Endpoint, Name, socket_address
+from tabi.addr import Endpoint, Name
 from tabi.policy.criteria import METHOD_WORDS
 from tabi.policy.verdict import Context, Request
 from tabi.server.record import Facts
@@ -22,7 +22,7 @@ __all__ = ["FIELDS", "Row", "as_request", "matches", "row"]
 Row: TypeAlias = dict[str, str | int | float]
 """One line of an answer, ready for JSON."""
 
-FIELDS = ("session", "client", "listener", "user", "socks", "method", "command", "target", "to", "rule", "stage")
+FIELDS = ("session", "client", "listener", "user", "socks", "method", "command", "target", "to", "via", "rule", "stage")
 """What sessions can be picked by."""
 
 
@@ -46,6 +46,7 @@ def row(facts: Facts, *, stage: str, up: int = 0, down: int = 0, idle: float = 0
         "command": facts.command,
         "target": facts.target,
         "to": facts.to,
+        "via": facts.via,
         "rule": facts.rule,
         "stage": stage,
         "up": up,
@@ -73,7 +74,8 @@ def as_request(facts: Facts, *, groups: frozenset[str], minute_of_week: int) -> 
     target = None if command is Command.UDP_ASSOCIATE else Endpoint.parse(facts.target)
     address = None
     if facts.to and target is not None and isinstance(target.host, Name):
-        address = socket_address(facts.to.rpartition(":")[0].strip("[]"))
+        host = Endpoint.parse(facts.to).host
+        address = None if isinstance(host, Name) else host  # a name: an upstream has looked it up
     request = Request(command, target, address)
     context = Context(
         client=Endpoint.parse(facts.client),

@@ -2,7 +2,7 @@
 
 import time
 
-from tabi.addr import Endpoint
+from tabi.addr import Endpoint, Name
 from tabi.policy.verdict import LogLevel, Verdict
 from tabi.server.record import Facts
 
@@ -14,7 +14,8 @@ class Notes:
 
     __slots__ = (
         "_accepted", "_answered", "_began", "_client", "_listener", "_number", "_requested", "_resolved", "command",
-        "level", "lifetime", "method", "reply", "rule", "socks", "target", "to", "user", "userid", "verdict",
+        "level", "lifetime", "method", "reply", "resolve_by", "rule", "socks", "target", "to", "user", "userid",
+        "verdict", "via",
     )  # fmt: skip
 
     def __init__(self, number: int, client: Endpoint, listener: Endpoint, *, age: float = 0.0) -> None:
@@ -38,6 +39,8 @@ class Notes:
         self.rule = ""
         self.reply = -1
         self.lifetime = ""
+        self.via = ""
+        self.resolve_by = ""
         self.level: LogLevel = "info"
 
     @property
@@ -62,6 +65,11 @@ class Notes:
         self.verdict = "allow" if verdict.allow else "refuse"
         self.rule = verdict.rule
         self.level = verdict.grants.log
+
+    def note_way(self, upstream: str, target: Endpoint) -> None:
+        """Have the line say through which upstream the session goes, and that a name is looked up there."""
+        self.via = upstream
+        self.resolve_by = "upstream" if isinstance(target.host, Name) else ""
 
     def milliseconds(self) -> float:
         """Age since accept."""
@@ -89,6 +97,8 @@ class Notes:
             connect=_ms(self._resolved or self._requested, self._answered),
             lifetime=self.lifetime,
             level=self.level,
+            via=self.via,
+            resolve_by=self.resolve_by,
         )
 
 

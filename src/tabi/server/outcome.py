@@ -4,12 +4,22 @@ import errno
 import os
 from typing import Final, NamedTuple
 
-from tabi.errors import AuthError, DeniedError, DialTimeoutError, ProtocolError, Reply, Stage, TabiError
+from tabi.errors import (
+    AuthError,
+    DeniedError,
+    DialTimeoutError,
+    ProtocolError,
+    ProxyUnreachableError,
+    Reply,
+    Stage,
+    TabiError,
+)
 from tabi.relay.interface import Cause, Closer, End
 from tabi.server.limits import LimitReachedError
 
 __all__ = ["CutShortError", "Outcome", "Tally", "client_gone", "relayed", "why"]
 
+_OF_UPSTREAMS: Final = (DeniedError, AuthError, ProtocolError, ProxyUnreachableError)
 _CLOSERS: Final = tuple(closer.name.lower() for closer in sorted(Closer))
 
 
@@ -18,7 +28,7 @@ class Outcome(NamedTuple):
 
     Args:
         by: client, target or tabi.
-        why: fin, rst, error:NAME, limit:NAME, cap:NAME, policy, auth, protocol, failed, done, kill, shutdown.
+        why: fin, rst, error:NAME, limit:NAME, cap:NAME, policy, auth, protocol, upstream, failed, done, kill, shutdown.
         up: bytes that the target's kernel took.
         down: bytes that the client's kernel took.
         total: milliseconds from accept to the end.
@@ -93,6 +103,8 @@ def why(error: TabiError) -> str:
     """Name in one word what ended a session with this error."""
     if isinstance(error, LimitReachedError):
         return f"limit:{error.limit}"
+    if error.hop is not None and isinstance(error, _OF_UPSTREAMS):
+        return "upstream"
     for kind, word in ((DeniedError, "policy"), (AuthError, "auth"), (ProtocolError, "protocol")):
         if isinstance(error, kind):
             return word

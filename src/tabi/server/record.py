@@ -30,7 +30,7 @@ class Facts(NamedTuple):
         userid: what a SOCKS4 client claims; None where there is none.
         command: CONNECT, BIND …
         target: as asked, normalised; as it came where it could not be.
-        to: address and port connected to; the peer of a BIND.
+        to: address and port connected to; what the upstream was asked for; the peer of a BIND.
         verdict: allow, refuse, or empty before a judgement.
         rule: name of the rule that decided.
         reply: REP that was sent, -1 for none.
@@ -39,6 +39,8 @@ class Facts(NamedTuple):
         connect: from there to the reply.
         lifetime: the limit that ends the session when its lifetime is over: user-lifetime or rule-lifetime.
         level: of the line.
+        via: upstream that it goes through, or was last tried.
+        resolve_by: upstream, where that looks the name up.
     """
 
     session: int
@@ -60,6 +62,8 @@ class Facts(NamedTuple):
     connect: float = -1.0
     lifetime: str = ""
     level: LogLevel = "info"
+    via: str = ""
+    resolve_by: str = ""
 
     def is_heard(self, level: LogLevel) -> bool:
         """Say whether the session leaves a line in a log of this level."""

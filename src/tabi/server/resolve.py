@@ -18,9 +18,9 @@ async def serve(session: Session, event: RequestReceived) -> None:
 
     Raises:
         DeniedError: policy refuses the name or all its addresses.
-        DialError: the name has none.
+        DialError: the name has none; or it is not for us to ask.
     """
-    session.judgement.require(Request(event.command, event.target))
+    _require(session, event)
     session.watch()
     host = event.target.host
     if isinstance(host, Name):
@@ -41,9 +41,16 @@ async def serve_ptr(session: Session, event: RequestReceived) -> None:
 
     Raises:
         DeniedError: policy refuses.
-        DialError: the address has no name.
+        DialError: the address has no name; or it is not for us to ask.
     """
-    session.judgement.require(Request(event.command, event.target))
+    _require(session, event)
     session.watch()
     name = await session.server.resolver.reverse(address_of(event.target), session.key)
     session.answer(Endpoint(name, 0), _DONE)
+
+
+def _require(session: Session, event: RequestReceived) -> None:
+    grants = session.judgement.require(Request(event.command, event.target)).grants
+    if grants.resolve == "upstream":
+        text = f"the rule leaves it to upstream {', '.join(grants.via)} to look names up, and nobody else is asked"
+        raise DialError(text, stage=Stage.RESOLVE, reply=Reply.COMMAND_NOT_SUPPORTED, retryable=False)

@@ -18,6 +18,7 @@ from typing import Final, Self, TypeAlias
 
 from tabi.addr import Address, Endpoint, Name, unmap
 from tabi.config.settings import Settings
+from tabi.config.upstreams import Upstream
 from tabi.dial.wishes import Family
 from tabi.errors import DialError, Reply, Stage
 from tabi.machine.server import ServerOptions
@@ -48,6 +49,7 @@ from tabi.server.record import Facts
 from tabi.server.session import Commands, Session, address_of
 from tabi.server.sharedtable import SharedTable
 from tabi.server.tunnels import Tunnels
+from tabi.server.upstreams import Upstreams
 from tabi.wire.socks5 import Command, Method
 
 __all__ = ["Access", "Server"]
@@ -85,6 +87,7 @@ class Server:
         counts: where connections and sessions are counted; a `tabi.server.sharedtable.SharedTable` has caps and limits
             hold over all workers.
         numbers: of the sessions, each another one; the default counts from 1, or as the table of the lane does.
+        upstreams: by name, what rules call by `via`.
         workers: processes that share what the system grants a user, such as pipes.
         lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: as TABI_LANE says, 1 or 0,
             or else with the pure build of the engine only.
@@ -104,12 +107,14 @@ class Server:
         user_limits: Mapping[bytes, Limits] = MappingProxyType({}),
         counts: Counts | None = None,
         numbers: Iterator[int] | None = None,
+        upstreams: Mapping[str, Upstream] = MappingProxyType({}),
         workers: int = 1,
         lane: bool | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self.policy = policy
         self.commands = COMMANDS
+        self.upstreams = Upstreams(upstreams)
         self.lane = ExpressLane(self)
         wants_lane = _wants_lane() if lane is None else lane
         self._own_table = SharedTable.create(1) if wants_lane and counts is None else None
@@ -234,6 +239,7 @@ class Server:
         *,
         policy: Policy,
         access: Access,
+        upstreams: Mapping[str, Upstream],
         user_limits: Mapping[bytes, Limits],
         rule_limits: Mapping[str, Limits],
         since: str,
@@ -246,6 +252,8 @@ class Server:
         self.settings = settings
         self.policy = policy
         self.options_for = access
+        if upstreams != self.upstreams.table:  # else it stays known which of them rest
+            self.upstreams = Upstreams(upstreams)
         self.admission.caps = settings.cap
         self.limits.replace(user_limits, rule_limits, settings.time)
         self.journal.replace(settings.log)

@@ -33,7 +33,7 @@ from tabi.wire.socks5 import Command
 if TYPE_CHECKING:
     from tabi.server.server import Server
 
-__all__ = ["Commands", "Serve", "Session", "address_of"]
+__all__ = ["Commands", "Serve", "Session", "address_known", "address_of"]
 
 _WORDS: Final = {command: command.name.lower() for command in Command}
 
@@ -337,12 +337,12 @@ class Session:
 
     # the end
 
-    def hand_over(self, outbound: socket.socket, address: Address) -> None:
+    def hand_over(self, outbound: socket.socket, address: Address | None) -> None:
         """Send the last reply and give both sockets to the engine, with the packed facts; the session is then gone.
 
         Args:
             outbound: the connection to the target.
-            address: of the target, as it was judged.
+            address: of the target, as it was judged; None: an upstream alone knows it.
         """
         verdict = self.judgement.settle(address)
         pending = self.machine.data_to_send()
@@ -419,6 +419,11 @@ def address_of(endpoint: Endpoint) -> Address:
     if isinstance(endpoint.host, Name):
         raise TypeError(f"{endpoint} is a name where a socket's address is meant")
     return endpoint.host
+
+
+def address_known(endpoint: Endpoint) -> Address | None:
+    """Give the address of a peer; None: it is a name, which an upstream has looked up."""
+    return None if isinstance(endpoint.host, Name) else endpoint.host
 
 
 Commands: TypeAlias = Mapping[Command, Serve]

@@ -228,3 +228,85 @@ def test_faulty_configuration_is_told_as_by_check(capsys: pytest.CaptureFixture[
     faulty = str(Path(STAFF).with_name("third-rule.toml"))
     assert main(["explain", "--config", faulty, "--from", "1.2.3.4", "connect", "a:80"]) == 1
     assert 'rule "staff to the web", port: "80-" is a range without an end' in capsys.readouterr().err
+
+
+VIA = """
+[[upstream]]
+name = "office"
+url = "socks5h://alice:sesame@192.0.2.7"
+[[upstream]]
+name = "spare"
+url = "http://192.0.2.8"
+[[rule]]
+name = "not inside"
+refuse = "not-allowed"
+to = "@private"
+[[rule]]
+name = "onions"
+allow = true
+from = "10.0.0.0/8"
+to = "*.onion"
+via = "office"
+resolve = "upstream"
+[[rule]]
+name = "rest"
+allow = true
+from = ["10.0.0.0/8", "127.0.0.1"]
+via = ["office", "spare"]
+"""
+
+
+@pytest.fixture
+def via(tmp_path: Path) -> str:
+    path = tmp_path / "via.toml"
+    path.write_text(VIA)
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_upstreams_are_told_and_what_they_are_asked_for(
+    capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
+) -> None:
+    names["db.example.org"] = ["203.0.113.9"]
+    told = explain(capsys, via, "connect db.example.org:5432")
+    assert "via: office, then spare; it is asked for the address of db.example.org\n" in told
+    assert "db.example.org is 203.0.113.9 (by this host's resolver)" in told
+    assert "via: office, then spare\n" in explain(capsys, via, "connect 203.0.113.9:5432")
+    assert "sesame" not in told
+
+
+def test_name_that_the_upstream_looks_up_is_not_looked_up_here(
+    capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
+) -> None:
+    assert (
+        explain(capsys, via, "connect x.onion:80")
+        == """\
+allowed: rule 2 "onions"
+  1 "not inside"   undecided: x.onion is not looked up yet
+  2 "onions"       yes
+limits of the rule: none
+egress: the address that the kernel chooses
+via: office; it looks x.onion up, and no rule about addresses is asked
+"""
+    )
+    answer = json.loads(explain(capsys, via, "--json connect x.onion:80"))
+    assert (answer["by_name"], answer["looked_up"]) == (True, False)
+    assert answer["decided"]["grants"]["via"] == ["office"]
+
+
+def test_name_of_which_no_address_could_be_refused_is_not_looked_up_either(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, names: dict[str, list[str]]
+) -> None:
+    path = tmp_path / "local.toml"
+    upstream = '[[upstream]]\nname = "u"\nurl = "http://h"\n'
+    path.write_text(f'{upstream}[[rule]]\nallow = true\nfrom = "127.0.0.1"\nvia = "u"\n')
+    assert main(["explain", "--config", str(path), "--from", "127.0.0.1", "connect", "db.example.org:5432"]) == 0
+    told = capsys.readouterr().out
+    assert "via: u; it looks db.example.org up, for no rule could refuse any address\n" in told
+
+
+def test_association_through_an_upstream_is_refused_as_the_server_does(
+    capsys: pytest.CaptureFixture[str], via: str
+) -> None:
+    told = explain(capsys, via, "associate 203.0.113.9:53")
+    assert told.startswith("refused (reply 7, command not supported): rule 3 ")

@@ -185,3 +185,29 @@ def test_unknown_key_is_answered_by_a_near_one(key: str, near: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load_text(key, "tabi.toml")
     assert near in str(caught.value)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, False), (0o644, True)])
+def test_a_password_of_a_proxy_in_a_file_that_all_can_read_is_warned_of(
+    tmp_path: Path, mode: int, warned: bool
+) -> None:
+    (tmp_path / "office.url").write_text(f"socks5h://alice:{SECRET.replace(' ', '%20')}@192.0.2.7\n")
+    (tmp_path / "office.url").chmod(mode)
+    loaded = load(write(tmp_path, '[[upstream]]\nname = "office"\nurl = "@office.url"\n'))
+    assert loaded.upstreams["office"].hops[0].password.decode() == SECRET
+    assert [f"chmod o-r {tmp_path}/office.url" in str(problem) for problem in loaded.warnings] == [True] * warned
+
+
+def test_no_complaint_about_an_upstream_and_no_repr_shows_its_password(tmp_path: Path) -> None:
+    (tmp_path / "office.url").write_text("socks5h://alice:horse@192.0.2.7:99999\n")
+    for url in ("socks5h://alice:horse@192.0.2.7:99999", "http://al:horse", "@office.url"):
+        assert "horse" not in complaint(write(tmp_path, f'[[upstream]]\nname = "office"\nurl = "{url}"\n', 0o644))
+    loaded = load(write(tmp_path, '[[upstream]]\nname = "office"\nurl = "http://alice:horse@192.0.2.7"\n', 0o644))
+    assert "horse" not in f"{loaded!r} {loaded.warnings}"
+
+
+def test_an_upstream_at_an_own_address_of_a_listener_on_all_is_refused() -> None:
+    text = 'listen = ["0.0.0.0:1080"]\n[[upstream]]\nname = "loop"\nurl = "http://192.0.2.9:1080"\n'
+    load_text(text, "x", own=[ip_address("192.0.2.8")])
+    with pytest.raises(ConfigurationError, match="leads to this server itself"):
+        load_text(text, "x", own=[ip_address("192.0.2.9")])

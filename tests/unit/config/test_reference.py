@@ -67,6 +67,7 @@ def test_every_example_of_the_fresh_file_can_be_used(name: str, tmp_path: Path) 
     if name == "rule":
         user = '[[user]]\nname = "alice"\npassword = "x"\nplain = true\ngroups = ["staff"]\n'
         text = text.replace('listener = ["0.0.0.0:1080"]', 'listener = ["127.0.0.1:1080"]') + user
+        text += "".join(f'[[upstream]]\nname = "{one}"\nurl = "http://192.0.2.7"\n' for one in ("office", "spare"))
     if name == "client":
         text = text.replace('auth = "any"', 'auth = "none"')
     load_text(text, str(tmp_path / "tabi.toml"))

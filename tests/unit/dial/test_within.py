@@ -66,3 +66,22 @@ def test_the_shorter_of_two_limits_holds() -> None:
     with pytest.raises(DialTimeoutError):
         clock.run(within(plan(timeout=2), 5), open={HERE: (math.inf, None)})
     assert clock.now == 2
+
+
+@pytest.mark.parametrize(("inner", "outer", "over"), [(5, 9, "inner"), (9, 5, "outer")])
+def test_the_innermost_plan_is_told_which_of_two_limits_is_over(inner: float, outer: float, over: str) -> None:
+    told: list[str] = []
+
+    def waiting() -> Steps[None]:
+        try:
+            yield from fulfil(Sleep(math.inf))
+        except DialTimeoutError as error:
+            told.append(error.limit)
+            raise
+
+    clock = FakeClock()
+    with pytest.raises(DialTimeoutError) as caught:
+        clock.run(within(within(waiting(), inner, "inner"), outer, "outer"))
+    assert told == [caught.value.limit] == [over]
+    assert clock.now == 5
+    assert clock.left == ()

@@ -1,14 +1,17 @@
 """docs/reference/log.md names all that a line of the log can hold, and nothing else."""
 
 import ast
+import json
 import re
 
 from helpers.pages import ROOT
 from tabi.config.keys import TABLES
 from tabi.config.settings import Caps, TimeLimits
-from tabi.errors import AuthError, DeniedError, DialError, ProtocolError
+from tabi.errors import AuthError, DeniedError, DialError, HopName, ProtocolError, TabiError
 from tabi.relay.interface import Cause, Closer, End
-from tabi.server.outcome import relayed, why
+from tabi.server.line import format_line
+from tabi.server.outcome import Outcome, relayed, why
+from tabi.server.record import Facts
 
 PAGE = (ROOT / "docs" / "reference" / "log.md").read_text(encoding="utf-8")
 SERVER = ROOT / "src" / "tabi" / "server"
@@ -37,9 +40,16 @@ def written_out() -> set[str]:
     return {str(one) for one in found if one not in ("limit:", "cap:")}  # these go on with a name
 
 
+def at_a_proxy() -> TabiError:
+    error = DeniedError("x")
+    error.hop = HopName(1, 1, "socks5h://192.0.2.1:1080")
+    return error
+
+
 def test_page_has_every_reason_and_no_other() -> None:
     reasons = of_flows() | written_out()
     reasons |= {why(kind("x")) for kind in (DeniedError, AuthError, ProtocolError, DialError)}
+    reasons.add(why(at_a_proxy()))
     reasons |= {f"limit:{name}" for name in TimeLimits.__dataclass_fields__ if name != "drain"}
     reasons |= {f"limit:{kind}-{name}" for kind in ("user", "rule") for name in ENDING}
     reasons |= {f"cap:{name}" for name in Caps.__dataclass_fields__}
@@ -53,14 +63,14 @@ def test_limits_of_the_page_are_those_of_users_and_rules() -> None:
         assert known >= {*ENDING, "bandwidth"}
 
 
+def everything_known() -> Facts:
+    """Facts of which none is left out of the line."""
+    texts = {name: "x" for name in Facts._fields if isinstance(Facts._field_defaults.get(name, ""), str)}
+    numbers = {name: 1 for name in Facts._fields if isinstance(Facts._field_defaults.get(name), int | float)}
+    names = {name: b"x" for name in Facts._fields if Facts._field_defaults.get(name, "") is None}
+    return Facts(**{**texts, **numbers, **names, "session": 1, "accepted": 0.0, "level": "warning"})
+
+
 def test_page_has_every_field_and_no_other() -> None:
-    tree = ast.parse((SERVER / "record.py").read_text())
-    makers = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "_fields")
-    fields = next(makers)
-    known = {
-        one.value
-        for one in ast.walk(fields)
-        if isinstance(one, ast.Constant) and isinstance(one.value, str) and re.fullmatch(r"[a-z_]+", one.value)
-    }
-    known -= {"utf", "backslashreplace"}
-    assert names_in(PAGE.partition("## `why`")[0].partition("| field")[2]) == known
+    line = json.loads(format_line(everything_known(), Outcome("tabi", "failed", note="x"), "json"))
+    assert names_in(PAGE.partition("## `why`")[0].partition("| field")[2]) == set(line)

@@ -130,3 +130,7 @@ def test_only_a_close_without_a_word_is_worth_another_try() -> None:
     assert blame(PeerClosedError("x"), NAME, TARGET).retryable
     assert not blame(ProtocolError("x"), NAME, TARGET).retryable
     assert not blame(AuthError("x"), NAME, TARGET).retryable
+
+
+def test_every_scheme_has_one_of_its_protocol_that_takes_names() -> None:
+    assert [one.with_names.value for one in Scheme] == ["socks4a", "socks4a", "socks5h", "socks5h", "http"]

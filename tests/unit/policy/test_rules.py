@@ -197,6 +197,38 @@ def test_allow_behind_an_undecided_refusal_is_tentative() -> None:
     assert not judge([rule("b")], request("a.example")).tentative
 
 
+VIA = Grants(via=("office",))
+LEFT = Grants(via=("tor",), resolve="upstream")
+
+
+def test_name_goes_to_an_upstream_only_where_no_address_of_it_could_be_refused() -> None:
+    anything = rule("r", grants=VIA)
+    assert judge([anything], request("db.example"), LOCAL).by_name
+    assert not judge([anything], request("db.example"), REMOTE).by_name  # rule 0 has to see the addresses
+    assert not judge([rule("r", "db.example", grants=VIA)], request("db.example"), LOCAL).by_name  # as before
+    assert not judge([rule("no", "@private", allow=False), anything], request("db.example"), LOCAL).by_name
+    assert not judge([anything], request("db.example", "192.0.2.1"), LOCAL).by_name
+    assert not judge([anything], request("192.0.2.1"), LOCAL).by_name
+    assert not judge([rule("r")], request("db.example"), LOCAL).by_name
+
+
+def test_rule_that_leaves_look_ups_to_the_upstream_has_only_names_judged() -> None:
+    rules = [rule("no", "@private", "ads.example", allow=False), rule("near", "10.0.0.0/8"), rule("tor", grants=LEFT)]
+    verdict = judge(rules, request("db.example"))
+    assert (verdict.rule, verdict.by_name, verdict.tentative) == ("tor", True, False)
+    assert not judge(rules, request("ads.example")).allow
+    assert not judge(rules, request("10.0.0.1")).by_name
+    assert judge(rules, request("10.0.0.1"), REMOTE).rule == "no"
+
+
+def test_upstream_looks_up_only_what_its_rule_allows_by_the_name_alone() -> None:
+    verdict = judge([rule("tor", "*.onion", "198.51.100.0/24", grants=LEFT)], request("db.example"))
+    assert (verdict.allow, verdict.by_name, verdict.tentative) == (True, False, True)
+    assert judge([rule("tor", "*.onion", "198.51.100.0/24", grants=LEFT)], request("x.onion")).by_name
+    lacking = judge([rule("tor", grants=LEFT, auth=frozenset({Method.USERPASS}))], request("x.onion"))
+    assert (lacking.allow, lacking.by_name) == (False, False)
+
+
 def test_negation_takes_out() -> None:
     rules = [rule("a", "*.example", "!bad.example", "!1.2.3.0/24")]
     assert judge(rules, request("a.example")).tentative

@@ -1,0 +1,117 @@
+"""Which way a request goes: directly, or through upstreams, as the rule says that allows its target.
+
+A name is looked up and judged here, and an upstream is asked for the address, unless the name may go there as it is
+(`Verdict.by_name`). Where its addresses are allowed by several rules, the first that is allowed says the way, and those
+that would go another way are left out: nothing is ever sent around its rule.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tabi.addr import Address, Endpoint, Name
+from tabi.dial import chain
+from tabi.dial.lookup import look_up
+from tabi.dial.ways import Way, by_ways
+from tabi.dial.wishes import Connection, Family, Steps
+from tabi.dial.within import within
+from tabi.errors import DeniedError
+from tabi.machine.server import RequestReceived
+from tabi.net.driver import drive
+from tabi.policy.verdict import Grants, Verdict
+from tabi.server.session import Session
+
+__all__ = ["Route", "find", "through"]
+
+C = TypeVar("C", bound=Connection)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """The way of one request.
+
+    Args:
+        grants: of the rule that says so; ``via`` is the way.
+        addresses: that a name led to, where it was looked up to find the way.
+        permit: judges an address as its turn comes: whether it is allowed, this way.
+        timeout: seconds that are left to reach the target.
+    """
+
+    grants: Grants
+    addresses: tuple[Address, ...]
+    permit: Callable[[Address], bool]
+    timeout: float
+
+
+async def find(session: Session, event: RequestReceived, verdict: Verdict, seconds: float) -> Route:
+    """Find the way of a request that may go on.
+
+    Args:
+        session: whose request.
+        event: the request.
+        verdict: about it.
+        seconds: for all of it.
+
+    Raises:
+        DeniedError: no address of the name is allowed.
+        DialError: the name has none, or the time is over.
+    """
+    judgement, host = session.judgement, event.target.host
+    permit = judgement.permits(event)
+    if not session.server.upstreams or not isinstance(host, Name) or verdict.by_name:
+        return Route(verdict.grants, (), permit, seconds)
+    families: tuple[Family, ...] = (4, 6) if verdict.grants.prefer == 4 else (6, 4)
+    began = session.server.loop.time()
+    plan = within(look_up(host, families), seconds)
+    addresses = await drive(
+        plan, resolver=session.server.resolver, client=session.key, on_wait=session.watch
+    )
+    first = next(filter(permit, addresses), None)
+    if first is None:
+        raise DeniedError(f"policy refuses all that {host} resolved to")
+    grants = judgement.grants_to(first)
+
+    def is_allowed_this_way(address: Address) -> bool:
+        return permit(address) and judgement.grants_to(address).via == grants.via
+
+    left = max(seconds - (session.server.loop.time() - began), 0.001)
+    return Route(grants, addresses, is_allowed_this_way, left)
+
+
+async def through(
+    session: Session, event: RequestReceived, route: Route, ask: Callable[[Way, Endpoint, chain.Reach], Steps[C]]
+) -> C:
+    """Ask the upstreams of a route, the first that serves.
+
+    Args:
+        session: whose request; the way that is taken is noted for its line.
+        event: the request.
+        route: its way, which has upstreams.
+        ask: makes the plan of asking one of them.
+
+    Raises:
+        TabiError: as `tabi.dial.ways.by_ways`.
+    """
+    server, upstreams = session.server, session.server.upstreams
+    reach = upstreams.reach(server.addresses, route.timeout)
+
+    def ask_one(way: Way, target: Endpoint) -> Steps[C]:
+        session.notes.note_way(way.name, target)
+        return ask(way, target, reach)
+
+    plan = by_ways(
+        upstreams.ways(route.grants.via),
+        event.target,
+        route.addresses,
+        ask=ask_one,
+        permit=route.permit,
+        hear=upstreams.hear,
+        timeout=route.timeout,
+    )
+    return await drive(
+        plan,
+        resolver=server.resolver,
+        client=session.key,
+        egress=lambda _proxy: route.grants.egress,
+        on_wait=session.watch,
+    )

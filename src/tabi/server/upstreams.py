@@ -1,0 +1,90 @@
+"""The upstreams that rules can take: which of them rest, and how their first proxy is reached.
+
+Each process learns by itself, and only from the connections that it makes (passive): nothing is probed.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+
+from tabi.addr import Address, Endpoint
+from tabi.config.upstreams import Upstream, is_own_listener
+from tabi.dial.direct import DirectOptions, direct
+from tabi.dial.ways import Way
+from tabi.dial.wishes import Plan
+from tabi.errors import DeniedError, DialError, ProxyUnreachableError, TabiError
+from tabi.net.ports import is_own_address
+
+__all__ = ["Upstreams"]
+
+_logger = logging.getLogger("tabi")
+
+
+class Upstreams:
+    """Upstreams by name; false where there is none.
+
+    Args:
+        upstreams: what the configuration has.
+        is_own: says whether an address is of this host.
+        clock: tells seconds, never backwards.
+    """
+
+    def __init__(
+        self,
+        upstreams: Mapping[str, Upstream] = MappingProxyType({}),
+        *,
+        is_own: Callable[[Address], bool] = is_own_address,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.table = upstreams
+        self._ways = {one.name: Way(one.name, one.hops) for one in upstreams.values()}
+        self._cool_downs = {one.name: one.cool_down for one in upstreams.values()}
+        self._resting: dict[str, float] = {}  # until when
+        self._is_own = is_own
+        self._clock = clock
+
+    def __bool__(self) -> bool:
+        return bool(self._ways)
+
+    def ways(self, via: Sequence[str]) -> tuple[Way, ...]:
+        """Give the ways that a rule names, in its order; those that rest come last, the most rested first.
+
+        Raises:
+            DialError: a reload has taken all of them away.
+        """
+        now = self._clock()
+        known = [self._ways[name] for name in via if name in self._ways]
+        if not known:
+            raise DialError(f"there is no upstream {', '.join(via)} any more")
+        return tuple(sorted(known, key=lambda way: self._rest_of(way.name, now)))
+
+    def hear(self, way: Way, error: TabiError | None) -> None:
+        """Learn that a way has served (None), or why it should rest."""
+        now = self._clock()
+        if error is None:
+            if self._resting.pop(way.name, None) is not None:
+                _logger.warning('upstream "%s" serves again', way.name)
+            return
+        seconds = self._cool_downs[way.name]
+        if way.name not in self._resting:  # told once, until it serves again
+            _logger.warning('upstream "%s" has failed, and rests for %g s at a time: %s', way.name, seconds, error)
+        self._resting[way.name] = now + seconds
+
+    def reach(self, listeners: Iterable[Endpoint], timeout: float) -> Callable[[Endpoint], Plan]:
+        """Make what plans a connection to the first proxy of a way, unless that is one of `listeners`, our own."""
+        return partial(self._reach, tuple(listeners), DirectOptions(timeout=timeout))
+
+    def _reach(self, listeners: tuple[Endpoint, ...], options: DirectOptions, proxy: Endpoint) -> Plan:
+        def is_another(address: Address) -> bool:
+            return not is_own_listener(Endpoint(address, proxy.port), listeners, self._is_own)
+
+        try:
+            return (yield from direct(proxy, permit=is_another, options=options))
+        except DeniedError:
+            text = f"{proxy} is this server itself: what it is asked for would come back for ever"
+            raise ProxyUnreachableError(text, retryable=False) from None
+
+    def _rest_of(self, name: str, now: float) -> float:
+        return max(0.0, self._resting.get(name, 0.0) - now)

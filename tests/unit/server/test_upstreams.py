@@ -1,0 +1,92 @@
+"""Which upstreams rest, and for how long, by a clock that the test moves."""
+
+import logging
+
+import pytest
+
+from tabi.config.upstreams import Upstream
+from tabi.errors import DialError, ProxyUnreachableError
+from tabi.machine.url import parse_proxies
+from tabi.server.upstreams import Upstreams
+
+VIA = ("a", "b", "c")
+GONE = ProxyUnreachableError("it is not there")
+
+
+class Resting:
+    """Three upstreams that rest for ten seconds, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        table = {name: Upstream(name, parse_proxies(f"http://{name}.example"), cool_down=10) for name in VIA}
+        self.upstreams = Upstreams(table, clock=lambda: self.now)
+
+    def order(self, *via: str) -> str:
+        return "".join(way.name for way in self.upstreams.ways(via or VIA))
+
+    def fails(self, name: str) -> None:
+        self.upstreams.hear(self.upstreams.ways([name])[0], GONE)
+
+    def serves(self, name: str) -> None:
+        self.upstreams.hear(self.upstreams.ways([name])[0], None)
+
+
+def test_order_is_that_of_the_rule() -> None:
+    resting = Resting()
+    assert resting.order() == "abc"
+    assert resting.order("c", "a") == "ca"
+
+
+def test_what_has_failed_comes_last_until_it_has_rested() -> None:
+    resting = Resting()
+    resting.fails("a")
+    assert resting.order() == "bca"
+    resting.now += 9.9
+    assert resting.order() == "bca"
+    resting.now += 0.2
+    assert resting.order() == "abc"
+
+
+def test_of_those_that_rest_the_most_rested_comes_first() -> None:
+    resting = Resting()
+    for name in "cab":
+        resting.fails(name)
+        resting.now += 1
+    assert resting.order() == "cab"
+
+
+def test_what_fails_again_rests_anew_and_what_serves_rests_no_more() -> None:
+    resting = Resting()
+    resting.fails("a")
+    resting.now += 11
+    resting.fails("a")
+    resting.now += 9
+    assert resting.order() == "bca"
+    resting.serves("a")
+    assert resting.order() == "abc"
+
+
+def test_failure_and_recovery_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    resting = Resting()
+    with caplog.at_level(logging.WARNING, "tabi"):
+        for _ in range(3):
+            resting.fails("a")
+            resting.now += 11
+        resting.serves("a")
+        resting.serves("a")
+    assert [record.getMessage() for record in caplog.records] == [
+        'upstream "a" has failed, and rests for 10 s at a time: it is not there',
+        'upstream "a" serves again',
+    ]
+
+
+def test_upstream_that_is_there_no_more_is_left_out() -> None:
+    resting = Resting()
+    assert resting.order("a", "x") == "a"
+    with pytest.raises(DialError, match="there is no upstream x any more"):
+        resting.order("x")
+
+
+def test_none_is_false() -> None:
+    assert not Upstreams()
+    assert Resting().upstreams
