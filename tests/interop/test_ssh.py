@@ -4,6 +4,7 @@ import os
 import pwd
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +96,7 @@ def proxy_command(kind: str, server: Running | Members) -> str:
         "nc4": f"{need('nc.openbsd')} -X 4 -x {host}:{port} %h %p",
         "ncat": f"{need('ncat')} --proxy {host}:{port} --proxy-type socks5 --proxy-dns remote %h %p",
         "socat": f"{need('socat')} - SOCKS4A:{host}:%h:%p,socksport={port}",
+        "tabi": shlex.join([sys.executable, "-m", "tabi", "connect", "-x", f"socks5h://{host}:{port}", "%h:%p"]),
     }[kind]
 
 
@@ -104,7 +106,13 @@ def ssh(sshd: Sshd, kind: str, server: Running, name: str, command: str) -> subp
 
 @pytest.mark.parametrize(
     ("kind", "version", "name"),
-    [("nc", "5", ONLY_HERE), ("nc4", "4", "127.0.0.1"), ("ncat", "5", ONLY_HERE), ("socat", "4a", ONLY_HERE)],
+    [
+        ("nc", "5", ONLY_HERE),
+        ("nc4", "4", "127.0.0.1"),
+        ("ncat", "5", ONLY_HERE),
+        ("socat", "4a", ONLY_HERE),
+        ("tabi", "5", ONLY_HERE),
+    ],
 )
 def test_command_runs_through_the_proxy(kind: str, version: str, name: str, sshd: Sshd) -> None:
     with serving() as server:
@@ -115,10 +123,16 @@ def test_command_runs_through_the_proxy(kind: str, version: str, name: str, sshd
         server.line(socks=version, target=f"{name}:{sshd.port}", to=f"127.0.0.1:{sshd.port}", reply=0)
 
 
+@pytest.mark.parametrize("program", ["ncat", "tabi"])
 @pytest.mark.parametrize(("password", "is_right"), [("secret", True), ("guess", False)])
-def test_password_decides(password: str, is_right: bool, sshd: Sshd, members: Members) -> None:
-    """Of the programs that stand behind ProxyCommand ncat alone can log in."""
+def test_password_decides(
+    program: str, password: str, is_right: bool, sshd: Sshd, members: Members, tmp_path: Path
+) -> None:
     login = f"{proxy_command('ncat', members)} --proxy-auth anna:{password}"
+    if program == "tabi":
+        url = tmp_path / "proxy.url"
+        url.write_text(f"socks5h://anna:{password}@{members.addresses[0]}\n")
+        login = shlex.join([sys.executable, "-m", "tabi", "connect", "-x", f"@{url}", "%h:%p"])
     done = run(need("ssh"), *sshd.options(login, "127.0.0.1"), "127.0.0.1", "exit 7")
     assert done.returncode == (7 if is_right else 255), done.stderr
     assert members.line(user="anna")["why"] == ("fin" if is_right else "auth")

@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TypeAlias
 
 from tabi import __version__
-from tabi.cli import check, config, control, explain, passwd
+from tabi.cli import check, config, connect, control, explain, passwd
 
 if TYPE_CHECKING:
     from tabi.addr import Endpoint
@@ -30,6 +30,7 @@ examples:
   tabi serve                                   listen on 127.0.0.1:1080 and [::1]:1080, for programs on this host
   curl -x socks5h://127.0.0.1:1080 http://…    use it; socks5h lets the server look the name up
   tabi serve --help                            all that serve can be told
+  tabi connect -x socks5h://127.0.0.1:1080 example.org:25      by hand, or for ssh's ProxyCommand
 
 exit codes: 0 done, 1 failed, 2 wrong usage
 """
@@ -95,7 +96,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--workers", metavar="N", type=_count, help="processes, with --config (default: one per core)")
     serve.add_argument("--control", metavar="PATH", help="control socket, with --config")
-    for command in (check, explain, config, passwd, control):
+    for command in (check, explain, config, passwd, control, connect):
         command.add_parser(commands)
     return parser
 
