@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from tabi.addr import Endpoint
     from tabi.cli.main import Commands
     from tabi.client.stdio import Shuttle
-    from tabi.dial.hop import Hop
+    from tabi.machine.hop import Hop
 
 __all__ = ["add_parser", "run"]
 
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _typed(urls: list[str]) -> "tuple[Hop, ...]":
     import sys
 
-    from tabi.client.url import read_argument
+    from tabi.client.argument import read_argument
 
     proxies = [read_argument(url) for url in urls]
     if any(proxy.shows_password for proxy in proxies):
