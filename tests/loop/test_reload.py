@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.configured import ALLOW, JSON, LISTEN, Configured, configured, logged_in, tunnel_as, user
+from helpers.processes import freeze
 from helpers.socks import ask5, connect5, dial, echoes, greet5, read_exactly, read_reply5, request5
 from helpers.targets import target
 from helpers.udp import Association, datagrams
@@ -135,7 +136,7 @@ def test_a_worker_that_dies_while_it_prepares_changes_nothing_anywhere(
     server: Configured, echo: tuple[str, int]
 ) -> None:
     pids = server.workers(2)
-    os.kill(pids[1], signal.SIGSTOP)  # it will not answer
+    freeze(pids[1])  # it will not answer
     failed: list[dict[str, object]] = []
     server.write(refuse(echo[1]).replace('"127.0.0.1:0"', '"127.0.0.1:0", "[::1]:0"'))
     before = len(os.listdir(f"/proc/{pids[0]}/fd"))
@@ -313,7 +314,7 @@ def test_who_waits_at_a_listener_that_goes_is_served_first(server: Configured, e
     pids = server.workers(2)
     six = until(lambda: listening(pids[0], "tcp6"), "the IPv6 listener")
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     waiting = [dial(("::1", six)) for _ in range(10)]
     for sock in waiting:
         sock.sendall(b"\x05\x01\x00" + request5(1, *echo))

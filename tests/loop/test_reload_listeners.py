@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.configured import ALLOW, JSON, configured
+from helpers.processes import freeze
 from helpers.socks import connect5, dial, echoes, read_exactly, read_reply5, request5
 from helpers.waiting import PATIENCE, until
 
@@ -206,7 +207,7 @@ def test_who_waits_for_a_dead_worker_at_a_listener_that_goes_is_served_by_its_su
     with configured(tmp_path, listen(port, LOCAL, LOCAL6), workers=2) as server:
         pids = server.workers(2)
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            freeze(pid)
         waiting = [dial(("::1", port)) for _ in range(24)]
         for sock in waiting:
             sock.sendall(b"\x05\x01\x00" + request5(1, *echo))

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from helpers.processes import freeze
 from helpers.serving import Command, Running, command, serving
 from helpers.socks import connect5, dial, read_exactly
 from helpers.targets import accept, target
@@ -119,7 +120,7 @@ def test_a_second_signal_ends_at_once(first: int, second: int, listener: socket.
 def test_a_connection_that_waits_to_be_accepted_is_not_left_hanging(listener: socket.socket) -> None:
     with command(program=PATIENT) as server:
         (port,) = server.ports()
-        os.kill(server.process.pid, signal.SIGSTOP)
+        freeze(server.process.pid)
         try:
             waiting = dial(("127.0.0.1", port))  # the kernel has taken it, the server has not
         finally:
