@@ -35,6 +35,7 @@ CONFORMANCE = frozenset({
     "test_adversarial_handshake",
     "test_adversarial_logins",
     "test_adversarial_names",
+    "test_adversarial_peers",
     "test_adversarial_rebinding",
     "test_adversarial_requests",
     "test_connect",
