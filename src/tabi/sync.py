@@ -14,11 +14,11 @@ Nothing of asyncio is imported. `tabi.aio` is the same for asyncio; docs/howto/c
 from tabi.client.datagrams import DatagramSocket
 from tabi.client.environment import proxies_from_environment
 from tabi.client.plans import AddressLike
-from tabi.client.sync import Listener, associate, bind, create_connection
+from tabi.client.sync import Listener, associate, bind, create_connection, resolve
 from tabi.machine.hop import Hop
 from tabi.machine.url import ProxyLike, parse_proxy
 
 __all__ = [
     "AddressLike", "DatagramSocket", "Hop", "Listener", "ProxyLike",
-    "associate", "bind", "create_connection", "parse_proxy", "proxies_from_environment",
+    "associate", "bind", "create_connection", "parse_proxy", "proxies_from_environment", "resolve",
 ]  # fmt: skip

@@ -37,6 +37,7 @@ class Front(Protocol):
     def associate(self, **options: Any) -> Any:
         """Give something with `sendto`, `recvfrom(seconds)`, `relay` and `close`."""
 
+    def resolve(self, host: str, **options: Any) -> str: ...
     def close(self) -> None: ...
 
 
@@ -55,6 +56,9 @@ class Sync:
 
     def associate(self, **options: Any) -> Any:
         return _SyncDatagrams(sync.associate(**options))
+
+    def resolve(self, host: str, **options: Any) -> str:
+        return sync.resolve(host, **options)
 
     def close(self) -> None:
         """Nothing stays."""
@@ -130,6 +134,9 @@ class Aio:
 
     def associate(self, **options: Any) -> Any:
         return _AioDatagrams(self, self.run(aio.associate(**options)))
+
+    def resolve(self, host: str, **options: Any) -> str:
+        return str(self.run(aio.resolve(host, **options)))
 
     def close(self) -> None:
         """End the loop and its threads."""

@@ -3,11 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from tabi.cli.through import add_arguments
+
 if TYPE_CHECKING:
-    from tabi.addr import Endpoint
     from tabi.cli.main import Commands
     from tabi.client.stdio import Shuttle
-    from tabi.machine.hop import Hop
 
 __all__ = ["add_parser", "run"]
 
@@ -35,13 +35,7 @@ def add_parser(commands: "Commands") -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "-x", "--proxy", metavar="URL", action="append", default=[],
-        help="go through this proxy; several make a chain, the nearest first",
-    )  # fmt: skip
-    parser.add_argument(
-        "--timeout", metavar="SECONDS", type=float, default=30.0, help="until the target is connected (default: 30)"
-    )
+    add_arguments(parser, "until the target is connected")
     parser.add_argument("target", metavar="HOST:PORT", help="the target; an IPv6 address in brackets")
     parser.set_defaults(run=run)
 
@@ -55,42 +49,20 @@ def run(arguments: argparse.Namespace) -> int:
         BrokenPipeError: nobody reads the output any more.
     """
     from tabi.addr import Endpoint
+    from tabi.cli.through import chosen, seconds
     from tabi.client.stdio import Shuttle
     from tabi.errors import AddressError, UsageError
     from tabi.sync import create_connection
 
-    if not 0 < arguments.timeout < float("inf"):
-        raise UsageError(f"--timeout: {arguments.timeout:g} is no number of seconds; write 30, or 0.5")
+    timeout = seconds(arguments)
     try:
         target = Endpoint.parse(arguments.target)
     except AddressError as error:
         raise UsageError(f"the target: {error}") from None
-    proxies = _typed(arguments.proxy) if arguments.proxy else _of_environment(target)
-    with create_connection((str(target.host), target.port), arguments.timeout, proxy=proxies) as sock:
+    proxies = chosen(arguments, str(target.host), target.port)
+    with create_connection((str(target.host), target.port), timeout, proxy=proxies) as sock:
         sock.settimeout(None)
         return _carry(Shuttle(sock))
-
-
-def _typed(urls: list[str]) -> "tuple[Hop, ...]":
-    import sys
-
-    from tabi.client.argument import read_argument
-
-    proxies = [read_argument(url) for url in urls]
-    if any(proxy.shows_password for proxy in proxies):
-        text = "every user of this host can read the password in -x; write the URL to a file and give -x @FILE"
-        print(f"tabi: warning: {text}", file=sys.stderr)
-    return tuple(proxy.hop for proxy in proxies)
-
-
-def _of_environment(target: "Endpoint") -> "tuple[Hop, ...]":
-    from tabi.client.environment import proxies_from_environment
-    from tabi.errors import UsageError
-
-    proxies = proxies_from_environment(str(target.host), target.port)
-    if not proxies:
-        raise UsageError(f"no proxy for {target}: give one by -x URL, or by all_proxy; no_proxy may exempt the target")
-    return proxies
 
 
 def _carry(shuttle: "Shuttle") -> int:

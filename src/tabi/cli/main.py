@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TypeAlias
 
 from tabi import __version__
-from tabi.cli import check, config, connect, control, explain, passwd
+from tabi.cli import check, config, connect, control, explain, passwd, resolve
 
 if TYPE_CHECKING:
     from tabi.addr import Endpoint
@@ -96,7 +96,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--workers", metavar="N", type=_count, help="processes, with --config (default: one per core)")
     serve.add_argument("--control", metavar="PATH", help="control socket, with --config")
-    for command in (check, explain, config, passwd, control, connect):
+    for command in (check, explain, config, passwd, control, connect, resolve):
         command.add_parser(commands)
     return parser
 

@@ -17,7 +17,7 @@ from tabi.dial.wishes import Connection
 from tabi.errors import UsageError
 from tabi.machine.url import ProxyLike
 
-__all__ = ["Listener", "associate", "bind", "create_connection", "open_connection"]
+__all__ = ["Listener", "associate", "bind", "create_connection", "open_connection", "resolve"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -101,6 +101,23 @@ async def bind(peer: AddressLike | None = None, *, proxy: ProxyLike, timeout: fl
         UsageError, OSError: as `open_connection`.
     """
     return Listener(await drive(plans.bind(peer, proxy, timeout)))
+
+
+async def resolve(host: str, *, proxy: ProxyLike, timeout: float | None = None) -> str:
+    """Have a proxy look `host` up, so that nobody here is asked: Tor's RESOLVE and RESOLVE_PTR, which few others speak.
+
+    Args:
+        host: a name, or an address whose name is wanted.
+        proxy: as for `open_connection`; the last one looks it up.
+        timeout: seconds for all of it; None: 30.
+
+    Returns:
+        the address of a name, or the name of an address.
+
+    Raises:
+        UsageError, OSError: as `open_connection`; `DialError` with reply 7 where the proxy does not know the command.
+    """
+    return str(await drive(plans.resolve(host, proxy, timeout)))
 
 
 async def associate(

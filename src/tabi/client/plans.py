@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import TypeAlias
 
-from tabi.addr import Address, Endpoint, Name, parse_host
+from tabi.addr import Address, Endpoint, Host, Name, parse_host
 from tabi.dial import chain
 from tabi.dial.chain import Bound
 from tabi.dial.direct import DirectOptions, direct
@@ -68,6 +68,12 @@ def bind(peer: AddressLike | None, proxy: ProxyLike, timeout: float | None) -> S
     seconds = _seconds(timeout, CONNECT_TIMEOUT)
     expected = _ANYWHERE if peer is None else read_address(peer)
     return chain.bind(parse_proxies(proxy), expected, reach=_reach(seconds), timeout=seconds)
+
+
+def resolve(host: str, proxy: ProxyLike, timeout: float | None) -> Steps[Host]:
+    """Plan to have a proxy look a name or an address up; see `tabi.dial.chain.resolve`."""
+    seconds = _seconds(timeout, CONNECT_TIMEOUT)
+    return chain.resolve(parse_proxies(proxy), parse_host(host), reach=_reach(seconds), timeout=seconds)
 
 
 def accept(bound: Bound, timeout: float | None) -> Plan:

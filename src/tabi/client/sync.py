@@ -16,7 +16,7 @@ from tabi.dial.wishes import Connection
 from tabi.errors import UsageError
 from tabi.machine.url import ProxyLike
 
-__all__ = ["Listener", "associate", "bind", "create_connection"]
+__all__ = ["Listener", "associate", "bind", "create_connection", "resolve"]
 
 
 def create_connection(
@@ -57,6 +57,23 @@ def bind(peer: AddressLike | None = None, timeout: float | None = None, *, proxy
         UsageError, OSError: as `create_connection`.
     """
     return Listener(drive(plans.bind(peer, proxy, timeout)))
+
+
+def resolve(host: str, timeout: float | None = None, *, proxy: ProxyLike) -> str:
+    """Have a proxy look `host` up, so that nobody here is asked: Tor's RESOLVE and RESOLVE_PTR, which few others speak.
+
+    Args:
+        host: a name, or an address whose name is wanted.
+        timeout: seconds for all of it; None: 30.
+        proxy: as for `create_connection`; the last one looks it up.
+
+    Returns:
+        the address of a name, or the name of an address.
+
+    Raises:
+        UsageError, OSError: as `create_connection`; `DialError` with reply 7 where the proxy does not know the command.
+    """
+    return str(drive(plans.resolve(host, proxy, timeout)))
 
 
 def associate(

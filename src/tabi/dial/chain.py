@@ -9,11 +9,11 @@ resolved here has its addresses tried one by one, each over a new connection.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address
 from typing import TypeAlias
 
-from tabi.addr import Endpoint, Name
+from tabi.addr import Endpoint, Host, Name
 from tabi.dial.lookup import look_up
 from tabi.dial.wishes import (
     Close,
@@ -66,6 +66,9 @@ _OF_THE_ADDRESS = frozenset({
     Reply.TTL_EXPIRED,
     Reply.ADDRESS_TYPE_NOT_SUPPORTED,
 })  # fmt: skip
+
+
+_LISTENING = (Command.BIND, Command.UDP_ASSOCIATE)  # for which the proxy opens something, and tells where
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +144,28 @@ def associate(
         UsageError, TabiError: as `connect`; also where there is no proxy.
     """
     return within(_asked(hops, Command.UDP_ASSOCIATE, source, reach, prefer), timeout)
+
+
+def resolve(
+    hops: Sequence[Hop], host: Host, *, reach: Reach, timeout: float, prefer: Family = 6
+) -> Steps[Host]:
+    """Plan to ask the last of `hops` for the address of a name, or for the name of an address.
+
+    RESOLVE and RESOLVE_PTR are Tor's (socks-extensions.txt section 2). That proxy gets the name, whatever its scheme
+    says of others.
+
+    Raises:
+        UsageError, TabiError: as `connect`; also where there is no proxy.
+    """
+    named = [*hops[:-1], *(replace(hop, scheme=hop.scheme.with_names) for hop in hops[-1:])]
+    command = Command.RESOLVE if isinstance(host, Name) else Command.RESOLVE_PTR
+    return within(_answered(_asked(named, command, Endpoint(host, 0), reach, prefer)), timeout)
+
+
+def _answered(plan: Steps[Bound]) -> Steps[Host]:
+    bound = yield from plan
+    yield (Close(bound), Sleep(0))
+    return bound.local.host
 
 
 def _asked(
@@ -243,7 +268,7 @@ def _check(hop: Hop, command: Command, target: Endpoint) -> None:
 
 def _substitute(bound: Endpoint, proxy: Endpoint, command: Command) -> Endpoint:
     """Put the proxy's own address where 0.0.0.0 or :: stands for it (SOCKS4.protocol, and servers in the field)."""
-    if command is Command.CONNECT or isinstance(bound.host, Name) or not bound.host.is_unspecified:
+    if command not in _LISTENING or isinstance(bound.host, Name) or not bound.host.is_unspecified:
         return bound
     return Endpoint(proxy.host, bound.port)
 

@@ -1,0 +1,71 @@
+"""The proxies of a command that goes through them: ``-x``, or the environment."""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tabi.machine.hop import Hop
+
+__all__ = ["add_arguments", "chosen", "seconds"]
+
+
+def add_arguments(parser: argparse.ArgumentParser, until: str) -> None:
+    """Add ``-x`` and ``--timeout``.
+
+    Args:
+        parser: of the command.
+        until: what the time is for.
+    """
+    parser.add_argument(
+        "-x", "--proxy", metavar="URL", action="append", default=[],
+        help="go through this proxy; several make a chain, the nearest first",
+    )  # fmt: skip
+    parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help=f"{until} (default: 30)")
+
+
+def seconds(arguments: argparse.Namespace) -> float:
+    """Give the time.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from tabi.errors import UsageError
+
+    given: float = arguments.timeout
+    if not 0 < given < float("inf"):
+        raise UsageError(f"--timeout: {given:g} is no number of seconds; write 30, or 0.5")
+    return given
+
+
+def chosen(arguments: argparse.Namespace, host: str, port: int) -> "tuple[Hop, ...]":
+    """Give the proxies, the nearest first; warn of a password that was typed.
+
+    Args:
+        arguments: of the command.
+        host: the target, for no_proxy.
+        port: its port.
+
+    Raises:
+        UsageError: a URL that cannot be read, or no proxy at all.
+    """
+    from tabi.client.argument import read_argument
+
+    if not arguments.proxy:
+        return _of_environment(host, port)
+    proxies = [read_argument(url) for url in arguments.proxy]
+    if any(proxy.shows_password for proxy in proxies):
+        text = "every user of this host can read the password in -x; write the URL to a file and give -x @FILE"
+        print(f"tabi: warning: {text}", file=sys.stderr)
+    return tuple(proxy.hop for proxy in proxies)
+
+
+def _of_environment(host: str, port: int) -> "tuple[Hop, ...]":
+    from tabi.client.environment import proxies_from_environment
+    from tabi.errors import UsageError
+
+    proxies = proxies_from_environment(host, port)
+    if not proxies:
+        text = f"no proxy for {host}: give one by -x URL, or by all_proxy; no_proxy may exempt the target"
+        raise UsageError(text)
+    return proxies
