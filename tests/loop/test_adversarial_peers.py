@@ -123,7 +123,7 @@ def test_a_tunnel_ends_one_of_whose_peers_has_vanished(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("grants", "why"),
-    [({"idle": 0.2}, "limit:idle"), ({"limits": Limits(lifetime=0.2)}, "limit:rule-lifetime")],
+    [({"idle": 0.2}, "limit:idle"), ({"limits": Limits(lifetime=1.0)}, "limit:rule-lifetime")],
     ids=["idle", "lifetime"],
 )
 def test_a_silent_tunnel_ends_by_the_limits_of_its_rule(
