@@ -3,8 +3,8 @@
 For each kind of criterion there is a table from what a request has to the rules that match it: one look-up, or one for
 each label of a name and each prefix length that occurs. The sets of rules are whole numbers (`tabi.policy.masks`), so
 that criteria are joined by ``&``; no rule is ever tried by itself. What is still asked one by one, once for all rules
-that share it: a pattern of names that has hardly a character besides wildcards, a userid with a wildcard, a set of
-thousands of entries, and a criterion of a kind that is unknown here.
+that share it: a pattern of names that has hardly a character besides wildcards and a ``?`` among them, a userid with a
+wildcard, a set of thousands of entries, and a criterion of a kind that is unknown here.
 
 The rules themselves (`Rule.test`) are what this must agree with, and `tabi explain` asks only them.
 """

@@ -3,10 +3,13 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 from tabi.addr import Name
 
-__all__ = ["Globs", "NameSet", "glob", "keys_of", "plain_key"]
+__all__ = ["Chains", "Globs", "NameSet", "glob", "keys_of", "plain_key"]
+
+_GRAM: Final = 3  # characters in a row that patterns are filed by
 
 
 class NameSet:
@@ -57,19 +60,22 @@ class NameSet:
 
 
 class Globs:
-    """Patterns with wildcards, each filed by some characters that a name must have in a row: up to three, the rarest.
+    """Patterns with wildcards, each filed by three characters that a name must have in a row, the rarest.
 
-    A pattern that has only wildcards is tried on every name, one that has no two characters in a row on many.
+    Of those that have no three in a row, which would be tried on many names, the ones without ``?`` are sought together
+    (`Chains`); the others are filed by what they have.
 
     Args:
         patterns: as written, and compiled.
     """
 
-    __slots__ = ("_filed", "_sizes", "patterns")
+    __slots__ = ("_chains", "_filed", "_sizes", "patterns")
 
     def __init__(self, patterns: Mapping[str, re.Pattern[str]]) -> None:
         self.patterns = patterns
-        grams = {pattern: _longest_grams(pattern) for pattern in patterns}
+        bare = {pattern for pattern in patterns if "?" not in pattern and max(map(len, pattern.split("*"))) < _GRAM}
+        self._chains = Chains(bare)
+        grams = {pattern: _longest_grams(pattern) for pattern in patterns if pattern not in bare}
         counts = Counter(gram for known in grams.values() for gram in known)
         self._filed: dict[str, list[str]] = {}
         for pattern, known in grams.items():
@@ -77,20 +83,72 @@ class Globs:
             self._filed.setdefault(rarest, []).append(pattern)
         self._sizes = {len(gram) for gram in self._filed} - {0}
 
+    def __reduce__(self) -> tuple[type["Globs"], tuple[Mapping[str, re.Pattern[str]]]]:
+        """Leave the tree out of a pickle, which takes none that is deep: it is made anew where the patterns arrive."""
+        return Globs, (self.patterns,)
+
     def matching(self, name: str) -> Iterator[str]:
         """Give the patterns that mean a name."""
         if not self.patterns:
             return
+        yield from self._chains.matching(name)
         for gram in self._filed.keys() & {"", *(gram for size in self._sizes for gram in _grams(name, size))}:
             for pattern in self._filed[gram]:
                 if self.patterns[pattern].fullmatch(name):
                     yield pattern
 
 
+class Chains:
+    """Patterns of text and ``*`` alone, as a tree of the texts in their order: what several begin with is sought once.
+
+    Each text is taken at its first chance behind the one before, which leaves most room for those that follow. So a
+    name costs at most one search for each text of the tree.
+
+    Args:
+        patterns: each has a star, and no ``?``.
+    """
+
+    __slots__ = ("_heads", "_sizes")
+
+    def __init__(self, patterns: Iterable[str]) -> None:
+        self._heads: dict[str, _Link] = {}
+        for pattern in patterns:
+            head, *between, tail = re.sub(r"\*+", "*", pattern).split("*")
+            link = self._heads.setdefault(head, _Link())
+            for text in between:
+                link = link.following.setdefault(text, _Link())
+            link.ends.append((tail, pattern))
+        self._sizes = {len(head) for head in self._heads}
+
+    def matching(self, name: str) -> Iterator[str]:
+        """Give the patterns that mean a name."""
+        begun = ((self._heads.get(name[:size]), size) for size in self._sizes if size <= len(name))
+        found = [(link, at) for link, at in begun if link is not None]
+        while found:
+            link, at = found.pop()
+            for tail, pattern in link.ends:
+                if name.endswith(tail, at):
+                    yield pattern
+            for text, following in link.following.items():
+                place = name.find(text, at)
+                if place >= 0:
+                    found.append((following, place + len(text)))
+
+
+class _Link:
+    """Where a text of patterns has been found: the texts that follow, and the ends of patterns that have no more."""
+
+    __slots__ = ("ends", "following")
+
+    def __init__(self) -> None:
+        self.following: dict[str, _Link] = {}
+        self.ends: list[tuple[str, str]] = []
+
+
 def _longest_grams(pattern: str) -> set[str]:
     """Give what a name must have in a row: all threes of the pattern, if there is none all pairs, and so on."""
     runs = re.split(r"[*?]", pattern)
-    size = min(max(map(len, runs)), 3)
+    size = min(max(map(len, runs)), _GRAM)
     return {gram for run in runs for gram in _grams(run, size) if size}
 
 

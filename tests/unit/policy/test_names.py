@@ -1,14 +1,16 @@
 """Sets of names against a slow reading of their patterns."""
 
 import fnmatch
+import pickle
 import re
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tabi.addr import Name
-from tabi.policy.names import NameSet, glob
+from tabi.policy.names import Chains, Globs, NameSet, glob
 
 LABELS = st.text("abx-", min_size=1, max_size=3).filter(lambda label: not label.startswith("-"))
 NAMES = st.lists(LABELS, min_size=1, max_size=4).map(".".join)
@@ -86,3 +88,46 @@ def test_glob_has_no_backtracking_trap() -> None:
     pattern = re.compile(glob("*a" * 60 + "b"))
     assert pattern.fullmatch("a" * 250) is None
     assert pattern.fullmatch("a" * 250 + "b") is not None
+
+
+# patterns that have hardly a character besides stars
+
+
+@given(st.lists(st.text("ab.*", min_size=1, max_size=9), max_size=8), st.text("ab.", min_size=1, max_size=12))
+def test_chains_find_what_each_pattern_means(patterns: list[str], name: str) -> None:
+    patterns = [pattern for pattern in patterns if "*" in pattern]
+    expected = sorted({pattern for pattern in patterns if means(pattern, name)})
+    assert sorted(Chains(set(patterns)).matching(name)) == expected
+    assert sorted(Globs({one: re.compile(glob(one)) for one in patterns}).matching(name)) == expected
+
+
+class Counting(str):
+    """A name that counts how often something is sought in it."""
+
+    searches = 0
+
+    def find(self, *arguments: Any) -> int:  # Any: those of str.find
+        """See `str.find`."""
+        self.searches += 1
+        return super().find(*arguments)
+
+
+def test_a_name_costs_one_search_for_each_text_at_most() -> None:
+    """Row F6: were it tried at each place, it would be as many as there are ways to choose twelve places of 252."""
+    name = Counting("a" * 252)
+    assert list(Chains(["*a" * 12 + "*b"]).matching(name)) == []
+    assert name.searches == 12
+
+
+def test_what_patterns_begin_with_is_sought_once() -> None:
+    name = Counting("x.a.b.c.y")
+    patterns = [f"*a*b*{letter}*" for letter in "cdefgh"]
+    assert list(Chains(patterns).matching(name)) == ["*a*b*c*"]
+    assert name.searches == 2 + len(patterns)
+
+
+def test_set_of_the_longest_patterns_can_be_sent_to_another_process() -> None:
+    patterns = ["*" + "*".join("a" * 126), "*" + "*".join("b" * 126)]
+    again = pickle.loads(pickle.dumps(NameSet(patterns)))
+    assert Name(".".join("a" * 126)) in again
+    assert Name(".".join("a" * 125)) not in again
