@@ -15,8 +15,12 @@ EXPLANATION = Path(__file__).parents[2] / "docs" / "explanation"
 RESULTS = EXPLANATION / "performance.json"
 _PAGE = EXPLANATION / "performance.md"
 _ABOUT_DECISIONS = (
-    "What the rules cost by themselves, CPU µs for a decision: `make bench ARGS='--axis decisions'`. Lists of rules of "
-    "many kinds, each decided before a name is looked up (phase name) and after (phase address)."
+    "What the rules cost by themselves, without proxy or load, in µs of processor time for one decision. Each list is "
+    "read from a file as the server reads it, and asked before a name is looked up (phase name) and after (phase "
+    "address); half of the requests are meant for one of its rules, half for none. The server remembers verdicts "
+    "besides, which is not counted. `load s` is the time to read and check the list, `index s` the part of it that "
+    "makes the tables that decide, and `index mb` what those take (MiB). Patterns that hardly have a character besides "
+    "wildcards cost most: they share no more than their beginnings, and each request matches hundreds of them."
 )
 _BEGIN, _END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
@@ -41,6 +45,7 @@ def measured_part(results: Results) -> str:
         parts += _axis_part(results, axis)
     if results.decisions:
         parts += ["## Decisions", _ABOUT_DECISIONS, markdown_decisions(results)]
+        parts.append(f"Measured {_machine(results.decided_on)}.\n\n```sh\nmake bench ARGS='--axis decisions'\n```")
     return "\n\n".join(parts)
 
 
@@ -86,6 +91,14 @@ def _sentence(about: Mapping[str, Any]) -> str:
     versions = "; ".join(f"{name}: {version}" for name, version in about["versions"].items())
     return (
         f"Measured {about['date']}: {about['repeat']} runs of {about['seconds']:g} s each, in turn; {about['place']}. "
-        f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, load {about['load']}; "
-        f"Linux {about['kernel']}, {about['congestion_control']}, Python {about['python']}. {versions}."
+        f"{_hardware(about)}; Linux {about['kernel']}, {about['congestion_control']}, Python {about['python']}. "
+        f"{versions}."
     )
+
+
+def _machine(about: Mapping[str, Any]) -> str:
+    return f"{about['date']}: {_hardware(about)}; Linux {about['kernel']}, Python {about['python']}"
+
+
+def _hardware(about: Mapping[str, Any]) -> str:
+    return f"{about['processor']}, {about['cores']} cores, {about['memory_gib']} GiB, load {about['load']}"

@@ -70,6 +70,7 @@ class Results:
         notes: for the legend, by the proxy's name.
         missing: what would bring a proxy here, by its name.
         decisions: rows of `bench.decisions`; none: not measured.
+        decided_on: the machine that they were measured on.
     """
 
     points: dict[str, PointResult] = field(default_factory=dict)
@@ -78,6 +79,7 @@ class Results:
     notes: dict[str, str] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     decisions: list[dict[str, Any]] = field(default_factory=list)
+    decided_on: Mapping[str, Any] = field(default_factory=dict)
 
     def know(self, peers: Iterable[Peer]) -> None:
         """Take down what proxies there are."""
@@ -110,7 +112,8 @@ class Results:
         """Take over what another call found; what it did not look at stays."""
         for part in ("points", "kinds", "faults", "notes"):
             getattr(self, part).update(getattr(other, part))
-        self.decisions = other.decisions or self.decisions
+        if other.decisions:
+            self.decisions, self.decided_on = other.decisions, other.decided_on
         self.missing = {**self.missing, **other.missing}
         for name in other.kinds:
             if name not in other.missing:
@@ -118,7 +121,8 @@ class Results:
 
     def brief(self) -> "Results":
         """Give what tables and plots show, for others to read: nothing that tells of this machine's files."""
-        short = Results(kinds=self.kinds, faults=self.faults, notes=self.notes, decisions=self.decisions)
+        short = Results(kinds=self.kinds, faults=self.faults, notes=self.notes)
+        short.decisions, short.decided_on = self.decisions, self.decided_on
         for name, point in self.points.items():
             outcomes = {
                 peer: Outcome(runs=[_brief_run(run) for run in outcome.runs], errors=["failed"] * len(outcome.errors))

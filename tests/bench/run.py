@@ -109,6 +109,7 @@ def _run(options: argparse.Namespace) -> int:
     results = _beside_others(chosen, known, peers, options) if chosen else Results()
     if not options.axis or DECISIONS in options.axis.split(","):
         _say("decisions")
+        results.decided_on = machine.describe([])
         results.decisions = decisions.measure()
     results.write(options.json)
     return _finish(results, options)

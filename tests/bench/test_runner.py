@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import docs
+from bench import docs, machine
 from bench.axes import AXES, Point, select
 from bench.configuration import tabi_configuration
 from bench.faithful import fault_of
@@ -236,9 +236,12 @@ def test_a_proxy_that_loses_bytes_is_found_out(name: str, fault: str) -> None:
 
 def test_decisions_stand_in_the_table_and_on_the_page(results: Results) -> None:
     results.decisions = [{"list": "exact names", "phase": "name", "median_us": 5.4321, "max_us": 1234.5}]
+    results.decided_on = machine.describe([])
     assert row(table(results), "exact") == ["exact", "names", "name", "5.43", "1,234"]
     assert "| exact names | name | 5.43 | 1,234 |" in docs.measured_part(results)
+    assert f"Measured {results.decided_on['date']}: " in docs.measured_part(results)
     assert results.brief().decisions == results.decisions
+    assert results.brief().decided_on == results.decided_on
 
 
 def test_decisions_are_an_axis_without_points() -> None:
