@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from helpers.serving import Running, serving
-from helpers.socks import connect5, echoes
+from helpers.socks import connect5, dial, echoes, request5
 from helpers.targets import accept, target
 from helpers.udp import Association, datagrams
 from helpers.waiting import PATIENCE, until
@@ -123,13 +123,14 @@ def test_a_tunnel_ends_one_of_whose_peers_has_vanished(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(
     ("grants", "why"),
-    [({"idle": 0.2}, "limit:idle"), ({"limits": Limits(lifetime=1.0)}, "limit:rule-lifetime")],
+    [({"idle": 0.2}, "limit:idle"), ({"limits": Limits(lifetime=0.2)}, "limit:rule-lifetime")],
     ids=["idle", "lifetime"],
 )
 def test_a_silent_tunnel_ends_by_the_limits_of_its_rule(
     grants: dict[str, object], why: str, echo: tuple[str, int]
 ) -> None:
-    with serving(policy=granting(echo[1], **grants)) as running, connect5(running.address, *echo):
+    with serving(policy=granting(echo[1], **grants)) as running, dial(running.address) as sock:
+        sock.sendall(b"\x05\x01\x00" + request5(1, *echo))  # on a busy machine it is over before a reply could be read
         line = running.only_line()
         assert (line["by"], line["why"]) == ("tabi", why)
 
@@ -175,17 +176,10 @@ def most_of_kernel() -> int:
 
 
 @pytest.mark.parametrize("reader", ["client", "target"])
-@pytest.mark.parametrize(
-    ("grants", "why"),
-    [({"idle": 1.0}, "limit:idle"), ({"limits": Limits(lifetime=2.0)}, "limit:rule-lifetime")],
-    ids=["idle", "lifetime"],
-)
-def test_who_reads_nothing_is_not_kept_for_and_ends_by_the_limits(
-    reader: str, grants: dict[str, object], why: str
-) -> None:
+def test_who_reads_nothing_is_not_kept_for_and_ends_by_the_limits(reader: str) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
-        serving(policy=granting(listener.getsockname()[1], **grants)) as running,
+        serving(policy=granting(listener.getsockname()[1], idle=1.0)) as running,
         connect5(running.address, *listener.getsockname()) as client,
         accept(listener) as outbound,
     ):
@@ -193,6 +187,6 @@ def test_who_reads_nothing_is_not_kept_for_and_ends_by_the_limits(
         assert flood.is_stuck.wait(PATIENCE)
         with target() as there, connect5(running.address, *there) as other:
             assert echoes(other)
-        line = running.line(why=why, rule="r")
-        assert line["by"] == "tabi"
+        line = running.line(rule="r")
+        assert (line["by"], line["why"]) == ("tabi", "limit:idle")
         assert flood.ended() <= most_of_kernel() < MOST

@@ -180,6 +180,8 @@ def test_changes_that_the_kernel_could_not_tell_of_are_found_all_the_same(hosts:
         watch = AddressWatch(lambda: None if told.done() else told.set_result(own_addresses()), loop=loop)
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as beside:
             beside.bind((0, 0x10))  # RTMGRP_IPV4_IFADDR
+            for one in (beside, watch._sock):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             try:
                 here.ip("-batch", str(batch))
                 with pytest.raises(OSError, match=r".") as caught:
