@@ -19,11 +19,12 @@ from helpers.namespaces import Namespace, Network, internet, why_not
 from helpers.serving import SERVE
 from helpers.socks import ask5, echoes
 from helpers.targets import target
+from helpers.udp import Association, address_of, datagrams, is_quiet
 from helpers.waiting import PATIENCE, until
 from tabi.addr import Address
 from tabi.net.own import AddressWatch, own_addresses
 
-PROXY = "198.51.100.1"
+CLIENT, PROXY = "198.51.100.2", "198.51.100.1"
 EVERYTHING, PRIVATE, NAMED = 1080, 1081, 1082
 NOT_ALLOWED = 2
 NAMED_ONES = ("192.0.2.77", "2001:db8:77::7")  # what the rule names; all others are used once, for lines to be found
@@ -148,6 +149,24 @@ def test_tunnels_to_an_address_that_becomes_our_own_are_ended_and_others_are_not
             assert line["note"].startswith("private networks since this host has other addresses: ")
             assert echoes(elsewhere)
         assert echoes(elsewhere)
+
+
+def test_datagrams_to_an_address_that_becomes_our_own_are_dropped(hosts: Network, server: Configured) -> None:
+    with ExitStack() as stack:
+        there = stack.enter_context(hosts.target.entering(datagrams("0.0.0.0")))
+        port = address_of(there)[1]
+        here = stack.enter_context(hosts.proxy.entering(datagrams("0.0.0.0", port)))
+        client = stack.enter_context(hosts.client.call(Association, (PROXY, EVERYTHING), CLIENT))
+        client.send("192.0.2.6", port, b"before")
+        assert there.recv(99) == b"before"
+        with moved_in(hosts, server, "192.0.2.6"):
+            client.send("192.0.2.6", port, b"meanwhile")
+            client.send("192.0.2.7", port, b"to another")
+            assert there.recv(99) == b"to another"
+            assert is_quiet(here)
+        client.send("192.0.2.6", port, b"after")
+        assert there.recv(99) == b"after"
+    assert "dropped: " in server.record(command="udp_associate")["note"]
 
 
 def test_workers_that_start_later_know_it(hosts: Network, server: Configured, port: int) -> None:
