@@ -13,6 +13,7 @@ from helpers.serving import Running, serving
 from helpers.socks import ask5, connect5, echoes, read_all, read_reply5
 from helpers.targets import target
 from helpers.udp import Association, address_of, datagrams, drops, is_quiet, refused
+from helpers.waiting import until
 from tabi.config.load import load_text
 from tabi.config.upstreams import Upstream
 from tabi.machine.url import parse_proxies
@@ -221,6 +222,7 @@ def test_question_for_a_name_is_not_answered_here_where_the_upstream_is_to(offic
 # what fails
 
 
+@pytest.mark.usefixtures("nothing_left")
 def test_next_upstream_serves_where_the_first_has_failed_and_then_that_rests(
     office: Running, echo: Where, dead: tuple[Where, list[None]]
 ) -> None:
@@ -336,6 +338,7 @@ def test_bind_that_no_upstream_can_do_is_refused_as_such(echo: Where) -> None:
         assert reply == 7
 
 
+@pytest.mark.usefixtures("nothing_left")
 def test_peer_that_the_upstream_should_not_have_taken_is_cut_off() -> None:
     def listen(sock: socket.socket) -> None:
         sock.sendall(b"\x05\x00" + b"\x05\x00\x00\x01\x7f\0\0\x01\x10\x00" + b"\x05\x00\x00\x01\x7f\0\0\x09\x10\x01")
@@ -358,9 +361,103 @@ def test_nobody_comes_to_the_upstream_in_time(office: Running) -> None:
         assert here.server.only_line()["why"] == "limit:rule-lifetime"
 
 
-def test_association_whose_rule_has_an_upstream_is_refused(office: Running) -> None:
+def test_datagrams_go_through_the_upstream_of_the_rule(office: Running, there: socket.socket) -> None:
     with routing(upstream("office", url(office.address)), ANYTHING, 'via = "office"\n') as here:
-        assert refused(here.address) == 7
+        with Association(here.address) as association:
+            for _ in range(3):
+                association.talk(there)
+        line = here.server.line(command="udp_associate")
+        assert (line["via"], line["up"], line["down"]) == ("office", 12, 12)
+    assert office.line(command="udp_associate")["up"] == 12
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_datagrams_go_through_chains_and_never_around_a_proxy(office: Running, there: socket.socket) -> None:
+    with serving(authenticator=Passwords({b"bob": b"secret"})) as second:
+        text = upstream("office", url(office.address), url(second.address, login="bob:secret@"))
+        with routing(text, ANYTHING, 'via = "office"\n') as here:
+            with Association(here.address) as association:
+                association.talk(there)
+            assert here.server.line(command="udp_associate")["up"] == 4
+        second.idle()
+        assert {line["command"]: line["up"] for line in second.lines}["udp_associate"] == 4
+    office.idle()
+    # what the nearest carries has the header for the second before it: 10 bytes, RFC 1928 section 7
+    assert {line["command"]: line["up"] for line in office.lines}["udp_associate"] == 14
+
+
+def test_association_is_with_the_first_upstream_that_relays_datagrams(office: Running, there: socket.socket) -> None:
+    with connect_proxy() as http:
+        text = upstream("web", url(http, "http")), upstream("office", url(office.address)), ANYTHING
+        with routing(*text, 'via = ["web", "office"]\n') as here, Association(here.address) as association:
+            association.talk(there)
+            association.close()
+            assert here.server.line(command="udp_associate")["via"] == "office"
+        with routing(*text, 'via = "web"\n') as here:
+            assert refused(here.address) == 7
+
+
+def test_datagrams_to_names_are_looked_up_and_judged_here(office: Running, there: socket.socket) -> None:
+    rules = '[[rule]]\nname = "no"\nrefuse = "not-allowed"\nto = "127.0.0.2"\n', ANYTHING, 'via = "office"\n'
+    with routing(upstream("office", url(office.address)), *rules) as here:
+        with Association(here.address) as association:
+            association.send(b"inside.example", address_of(there)[1], b"never")
+            association.send(b"v4.example", address_of(there)[1], b"hello")
+            assert there.recvfrom(100)[0] == b"hello"
+            until(lambda: "inside.example" in here.names.asked, "the look-up")
+            association.talk(there)
+        assert "denied 1" in drops(here.server)
+
+
+def test_datagrams_to_names_that_the_upstream_should_look_up_are_dropped(office: Running, there: socket.socket) -> None:
+    grants = 'via = "office"\nresolve = "upstream"\n'
+    with routing(upstream("office", url(office.address)), ANYTHING, grants) as here:
+        with Association(here.address) as association:
+            association.send(b"v4.example", address_of(there)[1], b"never")
+            association.talk(there)
+        assert here.names.asked == []
+        assert "denied 1" in drops(here.server)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_association_ends_with_that_of_the_upstream(there: socket.socket) -> None:
+    with serving() as office, routing(upstream("office", url(office.address)), ANYTHING, 'via = "office"\n') as here:
+        with Association(here.address) as association:
+            association.talk(there)
+            office.close()
+            assert association.control.recv(1) == b""
+        line = here.server.only_line()
+        assert (line["by"], line["why"]) == ("tabi", "upstream")
+        assert "has ended the association" in line["note"]
+
+
+def test_association_at_an_upstream_that_is_not_there_is_refused(nobody: Where) -> None:
+    with routing(upstream("office", url(nobody)), ANYTHING, 'via = "office"\n') as here:
+        assert refused(here.address) == 5
+        assert here.server.only_line()["why"] == "upstream"
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_upstream_that_tells_no_port_for_its_relay_is_blamed() -> None:
+    def associate(sock: socket.socket) -> None:
+        sock.sendall(b"\x05\x00" + b"\x05\x00\x00\x01\x7f\0\0\x01\x00\x00")
+        read_all(sock)
+
+    with target(associate) as where, routing(upstream("odd", url(where)), ANYTHING, 'via = "odd"\n') as here:
+        assert refused(here.address) == 1
+        assert "told port 0 for its relay" in here.server.only_line()["note"]
+
+
+def test_datagrams_of_rules_that_go_directly_do_not_go_through_an_upstream(
+    office: Running, there: socket.socket
+) -> None:
+    near = f'[[rule]]\nname = "near"\nallow = true\nport = {address_of(there)[1]}\n'
+    with routing(upstream("office", url(office.address)), near, ANYTHING, 'via = "office"\n') as here:
+        with Association(here.address) as association, datagrams() as other:
+            association.send(*address_of(there), b"never")
+            association.talk(other)
+        assert is_quiet(there)
+        assert "denied 1" in drops(here.server)
 
 
 def test_datagrams_that_should_go_through_an_upstream_are_dropped(office: Running, there: socket.socket) -> None:

@@ -190,10 +190,23 @@ def _judge(configuration: Configuration, question: Question, request: Request) -
         elif not verdict.grants.any_peer:
             lacking = "it names no peer, and the rule does not say any_peer = true"
             verdict = replace(verdict, allow=False, reply=Reply.NOT_ALLOWED, note=lacking)
-    if verdict.allow and verdict.grants.via and question.command is Command.UDP_ASSOCIATE:
-        lacking = "it has an upstream, and datagrams do not go through one"
-        verdict = replace(verdict, allow=False, reply=Reply.COMMAND_NOT_SUPPORTED, note=lacking)
+    if verdict.allow and question.command is Command.UDP_ASSOCIATE:
+        verdict = _held_to_association(configuration, question, request, verdict)
     return Judgement(request.address, verdict, tuple(trials))
+
+
+def _held_to_association(
+    configuration: Configuration, question: Question, request: Request, verdict: Verdict
+) -> Verdict:
+    """Refuse a datagram that would have to leave the way of its association."""
+    opening = configuration.rules(Request(question.command, None), question.context(configuration))
+    lacking = ""
+    if verdict.grants.via != opening.grants.via:
+        way = f"through {', '.join(opening.grants.via)}" if opening.grants.via else "directly"
+        lacking = f'it goes another way than the association, which goes {way} by rule "{opening.rule}"'
+    elif verdict.by_name and verdict.grants.resolve == "upstream":
+        lacking = "it leaves look-ups to the upstream, and datagrams go to addresses only"
+    return replace(verdict, allow=False, by_name=False, note=lacking) if lacking else replace(verdict, by_name=False)
 
 
 def _greeting(configuration: Configuration, question: Question) -> tuple[str, str] | None:

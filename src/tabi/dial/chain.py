@@ -47,7 +47,10 @@ from tabi.machine.hop import Hop, HopMachine, blame
 from tabi.machine.http import HttpMachine
 from tabi.wire.socks5 import Command
 
-__all__ = ["MOST_ADDRESSES", "Bound", "Reach", "accept", "associate", "bind", "connect", "is_about_address"]
+__all__ = [
+    "MOST_ADDRESSES", "Bound", "Reach", "accept", "associate", "associate_with_all", "bind", "connect",
+    "is_about_address",
+]  # fmt: skip
 
 MOST_ADDRESSES = 8  # of one name that are tried through proxies, each of which costs a whole handshake
 PEEK = 4096  # bytes of an HTTP answer that are looked at together
@@ -166,6 +169,30 @@ def _answered(plan: Steps[Bound]) -> Steps[Host]:
     bound = yield from plan
     yield (Close(bound), Sleep(0))
     return bound.local.host
+
+
+def associate_with_all(
+    hops: Sequence[Hop], source: Endpoint, *, reach: Reach, timeout: float, prefer: Family = 6
+) -> Steps[tuple[Bound, ...]]:
+    """Plan an association with each of `hops`, reached through those before it, for datagrams that take that way.
+
+    Args:
+        source: as for `associate`.
+
+    Raises:
+        UsageError, TabiError: as `associate`.
+    """
+    chain = _Chain(hops, reach, prefer)
+    for hop in hops:  # one that relays no datagrams would have to be gone around
+        _check(hop, Command.UDP_ASSOCIATE, source)
+    return within(_associations(chain, len(hops), source), timeout)
+
+
+def _associations(chain: "_Chain", total: int, source: Endpoint) -> Steps[tuple[Bound, ...]]:
+    found: tuple[Bound, ...] = ()
+    for number in range(1, total + 1):
+        found += ((yield from chain.ask(number, Command.UDP_ASSOCIATE, source)),)
+    return found
 
 
 def _asked(

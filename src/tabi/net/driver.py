@@ -76,10 +76,10 @@ async def drive(
     on_wait: Callable[[], None] = _nothing,
     begun: Begun | None = None,
 ) -> T:
-    """Carry `plan` out and return its result; a connection's ``handle`` is a non-blocking socket, now the caller's.
+    """Carry `plan` out and return its result, a connection or several; their handles are now the caller's sockets.
 
-    However it ends, by connection, error or cancellation, nothing else is left: every other socket is closed, no
-    timer, reader, writer or look-up stays.
+    A handle is a non-blocking socket. However it ends, by connection, error or cancellation, nothing else is left:
+    every other socket is closed, no timer, reader, writer or look-up stays.
 
     Args:
         plan: a fresh plan.
@@ -175,11 +175,12 @@ class _Driver:
         await self._news
 
     def close(self, result: object) -> None:
-        kept = result.handle if isinstance(result, Connection) else None
+        results = result if isinstance(result, tuple) else (result,)
+        kept = [one.handle for one in results if isinstance(one, Connection)]
         for give_up in self._under_way.values():
             give_up()
         for sock in self._sockets:
-            if sock is not kept:
+            if sock not in kept:
                 sock.close()
 
     def _tell(self, fact: Fact | BaseException) -> None:

@@ -1,7 +1,8 @@
 """UDP ASSOCIATE: a relay for one client's datagrams (RFC 1928 section 7).
 
 One leg towards the client (`tabi.server.legs`), one socket per family towards the targets, opened at the first datagram
-that needs it and never connected: who may answer is `tabi.machine.association`'s to say. Ends with its control
+that needs it and never connected: who may answer is `tabi.machine.association`'s to say. In their place stand our own
+associations with the proxies of an upstream (`tabi.server.upstream_leg`), where the rule has one. Ends with its control
 connection, or when nothing was relayed for too long.
 """
 
@@ -11,16 +12,18 @@ import socket
 import time
 
 from tabi.addr import Address, Endpoint, Name, socket_address
-from tabi.errors import DialError, Reply, Stage, TabiError
+from tabi.errors import Reply, TabiError
 from tabi.machine.association import Association, Drop, Dropped, Forward, Held, LookUp
+from tabi.machine.datagrams import Received
 from tabi.machine.server import RequestReceived
 from tabi.net.ports import told_address
 from tabi.net.tasks import spawn
-from tabi.policy.verdict import Request
+from tabi.policy.verdict import Grants, Request
 from tabi.relay.ferry import KNOWN_FOR, Ferry
 from tabi.server.legs import BATCH, Leg
 from tabi.server.outcome import CutShortError, Outcome, Tally, client_gone
 from tabi.server.session import Session, address_of
+from tabi.server.upstream_leg import UpstreamLeg, open_upstream_leg
 
 __all__ = ["serve"]
 
@@ -35,19 +38,23 @@ async def serve(session: Session, event: RequestReceived) -> None:
     Raises:
         DeniedError: policy refuses the association as such; each datagram is judged again.
         LimitReachedError: the user or the rule has no room for it.
-        DialError: no port to be had; or the rule has an upstream.
+        DialError: no port to be had.
+        TabiError: an upstream is to blame, as its `hop` says.
         CutShortError: the client ended it, or nothing was relayed for too long.
     """
     judgement = session.judgement
     verdict = judgement.require(Request(event.command, None))  # DST.ADDR is the client's own, no target to judge
-    if verdict.grants.via:
-        text = f'rule "{verdict.rule}" has datagrams go through an upstream, which is not possible'
-        raise DialError(text, stage=Stage.ASSOCIATE, reply=Reply.COMMAND_NOT_SUPPORTED, retryable=False)
     judgement.claims.claim_rule(verdict)  # of several rules that may allow its datagrams, the first
     client = address_of(session.client)
     declared = event.target.port if event.target.host == client and event.target.port else None
     leg = await _open_leg(session, declared)
-    relay = Relay(session, event, leg, declared, full_cone=verdict.grants.full_cone)
+    try:
+        upstream = await open_upstream_leg(session, verdict) if verdict.grants.via else None
+    except BaseException:
+        leg.close()
+        raise
+    session.unwatch()
+    relay = Relay(session, event, leg, declared, verdict.grants, upstream)
     session.tally = relay.tally
     judgement.on_new_rules = relay.live_by_new_rules
     try:
@@ -81,11 +88,19 @@ class Relay:
     """The sockets of one association, its counters and its idle limit."""
 
     def __init__(
-        self, session: Session, event: RequestReceived, leg: Leg, declared: int | None, *, full_cone: bool
+        self,
+        session: Session,
+        event: RequestReceived,
+        leg: Leg,
+        declared: int | None,
+        grants: Grants,
+        upstream: UpstreamLeg | None,
     ) -> None:
         self._session = session
         self._event = event
         self._leg = leg
+        self._via = grants.via
+        self._upstream = upstream
         self._loop = session.server.loop
         self._targets: dict[int, socket.socket] = {}  # by IP version
         self._look_ups: dict[Name, asyncio.Task[None]] = {}
@@ -102,7 +117,7 @@ class Relay:
             client=address_of(session.client),
             judge=self._judge,
             declared_port=declared,
-            full_cone=full_cone,
+            full_cone=grants.full_cone,
             used=self._used,
         )
 
@@ -110,8 +125,10 @@ class Relay:
         """Relay until it is over, and say how it ended."""
         if self.association.client_port is not None:
             self._leg.fix(self.association.client_port)
-            self._ferry = self._leg.board(self._count_up)
+            self._board()
         self._leg.start(self._from_client)
+        if self._upstream is not None:
+            self._upstream.start(self._from_upstream, self._upstream_gone)
         self._loop.add_reader(self._session.sock, self._on_control)
         self._set_timers()
         return await self._over
@@ -143,6 +160,8 @@ class Relay:
         for sock in self._targets.values():
             self._loop.remove_reader(sock)
             sock.close()
+        if self._upstream is not None:
+            self._upstream.close()
         self._leg.close()
 
     # the control connection and the idle limit
@@ -182,7 +201,10 @@ class Relay:
 
     def _judge(self, target: Endpoint, address: Address | None) -> bool:
         verdict = self._session.judgement.judge(Request(self._event.command, target, address))
-        return verdict.allow and not verdict.grants.via  # what is to go through an upstream is not sent around it
+        if verdict.grants.via != self._via:  # what is to go another way is not sent this one
+            return False
+        leaves = verdict.grants.resolve == "upstream" and address is None and isinstance(target.host, Name)
+        return verdict.allow and not leaves  # whose answer could not be told from a stranger's
 
     def _from_client(self, data: bytes, source: Address, port: int) -> None:
         was_fixed = self.association.client_port is not None
@@ -208,9 +230,14 @@ class Relay:
         except OSError as error:
             self._end(Outcome("tabi", "failed", note=f"no route back to the client: {error.strerror}"))
         else:
-            self._ferry = self._leg.board(self._count_up)
+            self._board()
 
     # the ferry
+
+    def _board(self) -> None:
+        """Have a ferry, where there is one and datagrams are sent on as they are."""
+        if self._upstream is None:
+            self._ferry = self._leg.board(self._count_up)
 
     def _teach(self, data: bytes, forward: Forward) -> None:
         """Have what comes to the same target from now on carried, and what it answers; limited bytes never are."""
@@ -253,8 +280,11 @@ class Relay:
         if not self._has_tokens(len(forward.data)):
             return
         try:
-            sock = self._target_socket(forward.address)
-            sock.sendto(forward.data, (str(forward.address), forward.port))
+            if self._upstream is not None:
+                self._upstream.send(forward.data, Endpoint(forward.address, forward.port))
+            else:
+                sock = self._target_socket(forward.address)
+                sock.sendto(forward.data, (str(forward.address), forward.port))
         except OSError as error:
             self.association.drop(Drop.TOO_LARGE if error.errno == errno.EMSGSIZE else Drop.UNSENDABLE)
             return
@@ -312,6 +342,20 @@ class Relay:
             except OSError:  # an ICMP error that came back: it concerns one datagram, which was sent
                 continue
             self._answer(size, socket_address(source[0]), source[1])
+
+    def _from_upstream(self, received: Received) -> None:
+        data, source = received
+        if isinstance(source.host, Name):  # nobody was sent to by a name
+            self.association.drop(Drop.STRANGER)
+            return
+        if len(data) > len(_BUFFER) - _HEADROOM:  # of many fragments
+            self.association.drop(Drop.TOO_LARGE)
+            return
+        _BUFFER[_HEADROOM : _HEADROOM + len(data)] = data
+        self._answer(len(data), source.host, source.port)
+
+    def _upstream_gone(self, note: str) -> None:
+        self._end(Outcome("tabi", "upstream", note=f'upstream "{self._session.notes.via}": {note}'))
 
     def _carry_down(self, ferry: Ferry, sock: socket.socket) -> None:
         if not ferry.receive(sock.fileno()):

@@ -45,7 +45,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     if any_peer and not verdict.grants.any_peer:
         raise DeniedError(f'BIND for any peer ({event.target.host}): rule "{verdict.rule}" does not allow it')
     session.watch(fin=True)
-    route = await routes.find(session, event, verdict, session.server.settings.time.connect)
+    route = await routes.find(session, event, verdict)
     if route.grants.via:
         await _at_upstream(session, event, route, any_peer=any_peer)
         return
@@ -85,7 +85,7 @@ async def _at_upstream(session: Session, event: RequestReceived, route: routes.R
         expected = target
         return chain.bind(way.hops, target, reach=reach, timeout=route.timeout)
 
-    bound = await routes.through(session, event, route, ask)
+    bound = await routes.through(session, event.target, route, ask)
     sock = bound.handle
     if not isinstance(sock, socket.socket):
         raise TypeError("the asyncio driver gives sockets")

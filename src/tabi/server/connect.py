@@ -38,7 +38,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     if session.server.upstreams:
         connection = await _by_route(session, event, verdict)
     else:
-        options = _options(_timeout(session, verdict), verdict.grants.prefer or 6)
+        options = _options(routes.seconds_for(session, verdict), verdict.grants.prefer or 6)
         connection = await _directly(session, event, judgement.permits(event), options)
     outbound = connection.handle
     if not isinstance(outbound, socket.socket):
@@ -52,11 +52,6 @@ async def serve(session: Session, event: RequestReceived) -> None:
         raise
     session.succeed(connection.local, connection.remote)
     session.hand_over(outbound, known)
-
-
-def _timeout(session: Session, verdict: Verdict) -> float:
-    connect = verdict.grants.connect
-    return session.server.settings.time.connect if connect is None else connect
 
 
 async def _directly(
@@ -73,7 +68,7 @@ async def _directly(
 
 
 async def _by_route(session: Session, event: RequestReceived, verdict: Verdict) -> Connection:
-    route = await routes.find(session, event, verdict, _timeout(session, verdict))
+    route = await routes.find(session, event, verdict)
     prefer = route.grants.prefer or 6
     if not route.grants.via:
         options = DirectOptions(timeout=route.timeout, prefer=prefer)
@@ -85,4 +80,4 @@ async def _by_route(session: Session, event: RequestReceived, verdict: Verdict) 
     def ask(way: Way, target: Endpoint, reach: chain.Reach) -> Steps[Connection]:
         return chain.connect(way.hops, target, reach=reach, timeout=route.timeout, prefer=prefer)
 
-    return await routes.through(session, event, route, ask)
+    return await routes.through(session, event.target, route, ask)

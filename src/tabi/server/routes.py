@@ -13,7 +13,7 @@ from tabi.addr import Address, Endpoint, Name
 from tabi.dial import chain
 from tabi.dial.lookup import look_up
 from tabi.dial.ways import Way, by_ways
-from tabi.dial.wishes import Connection, Family, Steps
+from tabi.dial.wishes import Family, Steps
 from tabi.dial.within import within
 from tabi.errors import DeniedError
 from tabi.machine.server import RequestReceived
@@ -21,9 +21,9 @@ from tabi.net.driver import drive
 from tabi.policy.verdict import Grants, Verdict
 from tabi.server.session import Session
 
-__all__ = ["Route", "find", "through"]
+__all__ = ["Route", "find", "seconds_for", "through"]
 
-C = TypeVar("C", bound=Connection)
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,19 @@ class Route:
     timeout: float
 
 
-async def find(session: Session, event: RequestReceived, verdict: Verdict, seconds: float) -> Route:
+async def find(session: Session, event: RequestReceived, verdict: Verdict) -> Route:
     """Find the way of a request that may go on.
 
     Args:
         session: whose request.
         event: the request.
         verdict: about it.
-        seconds: for all of it.
 
     Raises:
         DeniedError: no address of the name is allowed.
         DialError: the name has none, or the time is over.
     """
-    judgement, host = session.judgement, event.target.host
+    judgement, host, seconds = session.judgement, event.target.host, seconds_for(session, verdict)
     permit = judgement.permits(event)
     if not session.server.upstreams or not isinstance(host, Name) or verdict.by_name:
         return Route(verdict.grants, (), permit, seconds)
@@ -78,14 +77,20 @@ async def find(session: Session, event: RequestReceived, verdict: Verdict, secon
     return Route(grants, addresses, is_allowed_this_way, left)
 
 
+def seconds_for(session: Session, verdict: Verdict) -> float:
+    """Say how long it may take to reach the target of a request."""
+    connect = verdict.grants.connect
+    return session.server.settings.time.connect if connect is None else connect
+
+
 async def through(
-    session: Session, event: RequestReceived, route: Route, ask: Callable[[Way, Endpoint, chain.Reach], Steps[C]]
+    session: Session, target: Endpoint, route: Route, ask: Callable[[Way, Endpoint, chain.Reach], Steps[C]]
 ) -> C:
     """Ask the upstreams of a route, the first that serves.
 
     Args:
         session: whose request; the way that is taken is noted for its line.
-        event: the request.
+        target: what is asked for.
         route: its way, which has upstreams.
         ask: makes the plan of asking one of them.
 
@@ -95,13 +100,13 @@ async def through(
     server, upstreams = session.server, session.server.upstreams
     reach = upstreams.reach(server.addresses, route.timeout)
 
-    def ask_one(way: Way, target: Endpoint) -> Steps[C]:
-        session.notes.note_way(way.name, target)
-        return ask(way, target, reach)
+    def ask_one(way: Way, asked: Endpoint) -> Steps[C]:
+        session.notes.note_way(way.name, asked)
+        return ask(way, asked, reach)
 
     plan = by_ways(
         upstreams.ways(route.grants.via),
-        event.target,
+        target,
         route.addresses,
         ask=ask_one,
         permit=route.permit,

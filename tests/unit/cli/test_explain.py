@@ -305,8 +305,23 @@ def test_name_of_which_no_address_could_be_refused_is_not_looked_up_either(
     assert "via: u; it looks db.example.org up, for no rule could refuse any address\n" in told
 
 
-def test_association_through_an_upstream_is_refused_as_the_server_does(
-    capsys: pytest.CaptureFixture[str], via: str
+def test_datagrams_keep_to_the_way_of_their_association(
+    capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
 ) -> None:
-    told = explain(capsys, via, "associate 203.0.113.9:53")
-    assert told.startswith("refused (reply 7, command not supported): rule 3 ")
+    names["db.example.org"] = ["203.0.113.9"]
+    assert "via: office, then spare\n" in explain(capsys, via, "associate 203.0.113.9:53")
+    told = explain(capsys, via, "associate db.example.org:53")
+    assert "via: office, then spare; it is asked for the address of db.example.org\n" in told
+    told = explain(capsys, via, "associate x.onion:53")
+    assert told.startswith('refused (reply 2, not allowed by ruleset): rule 2 "onions"; it goes another way than the ')
+    assert 'which goes through office, spare by rule "rest"\n' in told
+
+
+def test_datagrams_to_names_are_refused_where_the_upstream_is_to_look_them_up(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "local.toml"
+    rule = '[[rule]]\nallow = true\nfrom = "127.0.0.1"\nvia = "u"\nresolve = "upstream"\n'
+    path.write_text(f'[[upstream]]\nname = "u"\nurl = "http://h"\n{rule}')
+    assert main(["explain", "--config", str(path), "--from", "127.0.0.1", "associate", "x.onion:53"]) == 0
+    assert "it leaves look-ups to the upstream, and datagrams go to addresses only" in capsys.readouterr().out

@@ -232,6 +232,28 @@ def test_bind_and_associate_need_a_proxy_that_can() -> None:
         chain.associate([hop(Scheme.SOCKS4)], WHERE, reach=reach, timeout=5)
 
 
+def test_associations_with_all_proxies_are_each_made_through_those_before() -> None:
+    clock = FakeClock()
+    parts = [GOOD[Scheme.SOCKS5], GOOD[Scheme.SOCKS5][:2] + GOOD[Scheme.SOCKS5]]
+    hops = [hop(), hop(where=Endpoint(IPv4Address("192.0.2.2"), 1081))]
+    plan = chain.associate_with_all(hops, Endpoint(IPv4Address(0), 0), reach=reach, timeout=5)
+    bounds = clock.run(plan, talk={PROXY: lambda: FakeStream(parts.pop(0))})
+    asked = b"\x05\x01\x00" b"\x05\x03\x00\x01\0\0\0\0\0\0"
+    assert [stream.heard for stream in clock.streams] == [
+        asked,
+        b"\x05\x01\x00" b"\x05\x01\x00\x01\xc0\x00\x02\x02\x04\x39" + asked,
+    ]
+    assert [(bound.hop.number, bound.local) for bound in bounds] == [(1, BOUND), (2, BOUND)]
+    assert clock.left == ()
+
+
+@pytest.mark.parametrize("hops", [[hop(Scheme.HTTP), hop()], [hop(), hop(Scheme.HTTP)], [hop(Scheme.SOCKS4A)]])
+def test_a_proxy_without_datagrams_is_not_gone_around(hops: list[Hop]) -> None:
+    with pytest.raises(UsageError) as caught:
+        chain.associate_with_all(hops, Endpoint(IPv4Address(0), 0), reach=reach, timeout=5)
+    assert caught.value.reply is Reply.COMMAND_NOT_SUPPORTED
+
+
 def test_a_name_over_255_bytes_cannot_even_be_written_down() -> None:
     """CVE-2023-38545: never cut, never wrapped, never resolved here instead."""
     with pytest.raises(UsageError):
