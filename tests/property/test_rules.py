@@ -3,7 +3,7 @@
 import fnmatch
 import json
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
+from ipaddress import IPv4Network, ip_address, ip_network
 from typing import Any
 from unittest.mock import patch
 
@@ -26,7 +26,11 @@ NAMES = ["a.example", "b.example", "x.a.example", "host"]
 PATTERNS = [*NAMES, "*.example", "*.a.example", "*", "?.example"]
 ADDRESSES = ["1.2.3.4", "1.2.4.4", "8.8.8.8", "10.0.0.1", "10.1.0.1", "127.0.0.1"]
 NETWORKS = ["1.2.3.0/24", "1.2.0.0/16", "10.0.0.0/16", "10.0.0.0/8", "0.0.0.0/0", "8.8.8.8", "@private"]
-CLIENTS = ["198.51.100.1", "198.51.100.200", "203.0.113.1", "10.0.0.9", "127.0.0.1"]
+# The last two carry 198.51.100.1 and 10.0.0.9 (6to4), which they are not.
+CLIENTS = [
+    "198.51.100.1", "198.51.100.200", "203.0.113.1", "10.0.0.9", "127.0.0.1", "2002:c633:6401::1", "2002:a00:9::1",
+]  # fmt: skip
+STRANGERS = [("0.0.0.0:1080", "203.0.113.1"), ("[2001:db8::1]:1080", "2002:a00:9::1"), ("[::]:1080", "2002:a00:9::1")]
 CLIENT_NETWORKS = ["198.51.100.0/25", "198.51.100.0/24", "10.0.0.0/8", "127.0.0.0/8", "0.0.0.0/0", "@private"]
 USERS = {"alice": ["staff"], "bob": ["staff", "night"], "carol": []}
 PRIVATE = [IPv4Network(one) for one in ("10.0.0.0/8", "127.0.0.0/8")]
@@ -130,7 +134,7 @@ def one_of(rule: dict[str, Any], key: str, test: Any) -> bool:
 
 def in_network(text: str, network: str) -> bool:
     if network == "@private":
-        return any(IPv4Address(text) in one for one in PRIVATE)
+        return any(ip_address(text) in one for one in PRIVATE)
     return ip_address(text) in ip_network(network)
 
 
@@ -249,14 +253,17 @@ def test_no_rule_that_never_matches_is_passed_over(rules: list[dict[str, Any]], 
         assert found.get(place) == next(one_by_one, None)
 
 
-@given(RULES, requests())
+@given(RULES, requests(), st.sampled_from(STRANGERS))
 @settings(max_examples=300)
-def test_rules_found_closed_serve_no_stranger(rules: list[dict[str, Any]], asked: Asked) -> None:
+def test_rules_found_closed_serve_no_stranger(
+    rules: list[dict[str, Any]], asked: Asked, coming: tuple[str, str]
+) -> None:
+    where, client = coming
     loaded = load(rules)
     access = replace(loaded.access, listeners={}, methods=frozenset({Method.NONE, Method.USERPASS}), socks4=True)
-    listener = Endpoint.parse("0.0.0.0:1080")
-    blamed = {opening.number for opening in find_openings(access, loaded.rules.rules, [listener])}
-    stranger = replace(asked, user=None, client="203.0.113.1")
+    listener = Endpoint.parse(where)
+    blamed = {opening.number for opening in find_openings(access, loaded.rules, [listener])}
+    stranger = replace(asked, user=None, client=client)
     verdict = loaded.rules(stranger.request(), stranger.context())
     if verdict.allow and not loaded.rules.rules[verdict.number - 1].open:
         assert verdict.number - 1 in blamed
@@ -271,6 +278,6 @@ def test_blamed_rule_does_serve_a_stranger(rules: list[dict[str, Any]]) -> None:
     ]
     loaded = load(simple)
     access = replace(loaded.access, listeners={}, methods=frozenset({Method.NONE}), socks4=False)
-    for opening in find_openings(access, loaded.rules.rules, [Endpoint.parse("0.0.0.0:1080")]):
+    for opening in find_openings(access, loaded.rules, [Endpoint.parse("0.0.0.0:1080")]):
         asked = Asked("8.8.8.8", None, 80, str(opening.client), None, "connect", "5")
         assert loaded.rules(asked.request(), asked.context()).number == opening.number + 1

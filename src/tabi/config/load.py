@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +20,6 @@ from tabi.errors import ConfigError
 from tabi.policy.covering import find_covered
 from tabi.policy.networks import PrivateNetworks
 from tabi.policy.own import Move
-from tabi.policy.rule import Rule
 from tabi.policy.rules import RuleList
 from tabi.wire.socks5 import Method
 
@@ -165,7 +164,7 @@ class _Builder:
         settings = self._settings(listeners, rulebook)
         self._check_passwords_can_be_had(access)
         if not report.has_errors:  # what could not be read would be taken for "any"
-            self._check_openness(access, rules.rules)
+            self._check_openness(access, rules)
             self._warn(access, rules, users)
         if settings is None or report.has_errors:
             raise ConfigurationError(tuple(report))
@@ -239,7 +238,7 @@ class _Builder:
 
     # judgement of the whole
 
-    def _check_openness(self, access: Access, rules: Sequence[Rule]) -> None:
+    def _check_openness(self, access: Access, rules: RuleList) -> None:
         for opening in find_openings(access, rules, access.listeners):
             who = "anybody on the Internet" if opening.everybody else f"public clients such as {opening.client}"
             how = " by SOCKS4" if opening.version != "5" else ""

@@ -12,8 +12,8 @@ from ipaddress import IPv4Address, IPv6Address
 from tabi.addr import Address, Endpoint, Name
 from tabi.config.access import Access
 from tabi.policy.criteria import Choice, Clients, Criterion, Listeners, Userids, Users
-from tabi.policy.networks import PRIVATE
 from tabi.policy.rule import Rule
+from tabi.policy.rules import RuleList
 from tabi.policy.spans import Spans
 from tabi.wire.socks5 import Method
 
@@ -46,12 +46,12 @@ class Opening:
     everybody: bool
 
 
-def find_openings(access: Access, rules: Sequence[Rule], listeners: Iterable[Endpoint]) -> list[Opening]:
+def find_openings(access: Access, rules: RuleList, listeners: Iterable[Endpoint]) -> list[Opening]:
     """Find the rules that would serve the public without authentication and do not say ``open = true``.
 
     Args:
         access: what clients are offered.
-        rules: in their order.
+        rules: the list; who comes from its ``@private``, the server's own addresses among them, is not the public.
         listeners: where clients can connect; those on loopback have no public clients.
 
     Returns:
@@ -61,7 +61,7 @@ def find_openings(access: Access, rules: Sequence[Rule], listeners: Iterable[End
     listeners = tuple(listeners)
     for listener in listeners:
         for family in _families(listener, listeners):
-            for version, clients in _unauthenticated(access, listener, family).items():
+            for version, clients in _unauthenticated(access, listener, family, _public(rules, family)).items():
                 for opening in _walk(rules, access, listener, family, version, clients):
                     found.setdefault(opening.number, opening)
     return [found[number] for number in sorted(found)]
@@ -77,10 +77,10 @@ def _families(listener: Endpoint, listeners: Sequence[Endpoint]) -> tuple[int, .
     return (host.version,)
 
 
-def _unauthenticated(access: Access, listener: Endpoint, family: int) -> Mapping[str, Spans]:
+def _unauthenticated(access: Access, listener: Endpoint, family: int, public: Spans) -> Mapping[str, Spans]:
     """Give the public clients that need no password, by the version that they would speak."""
     known = listener if listener in access.listeners else None
-    rest = _public(family)
+    rest = public
     socks4, socks5 = Spans(), Spans()
     for table in (*access.clients, None):
         here = rest & table.clients.spans(family) if table is not None else rest
@@ -91,15 +91,15 @@ def _unauthenticated(access: Access, listener: Endpoint, family: int) -> Mapping
     return {"5": socks5, "4": socks4, "4a": socks4}
 
 
-def _public(family: int) -> Spans:
-    return _EVERYTHING[family] - PRIVATE.spans(family)
+def _public(rules: RuleList, family: int) -> Spans:
+    return _EVERYTHING[family] - rules.private.spans(family)
 
 
 def _walk(
-    rules: Sequence[Rule], access: Access, listener: Endpoint, family: int, version: str, clients: Spans
+    rules: RuleList, access: Access, listener: Endpoint, family: int, version: str, clients: Spans
 ) -> Iterator[Opening]:
     known = listener if listener in access.listeners else None
-    for number, rule in enumerate(rules):
+    for number, rule in enumerate(rules.rules):
         if not clients:
             return
         here, certain = _matching(rule, known, family, version, clients)
@@ -109,7 +109,7 @@ def _walk(
         if rule.allow and not rule.open and not unmet:
             begin = next(iter(here))[0]
             first = IPv4Address(begin) if family == 4 else IPv6Address(begin)
-            yield Opening(number, listener, first, version, here == _public(family))
+            yield Opening(number, listener, first, version, here == _public(rules, family))
         if certain:
             clients -= here
 

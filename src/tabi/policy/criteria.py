@@ -133,7 +133,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Clients:
-    """``from``: networks of the client."""
+    """``from``: networks of the client, by its address itself: nobody is let in for an address that it carries."""
 
     within: tuple[NetworkSet, ...]
     but: tuple[NetworkSet, ...] = ()
@@ -145,8 +145,8 @@ class Clients:
 
     def has(self, address: Address) -> bool:
         """Say whether a client is meant."""
-        meant = not self.within or any(address in networks for networks in self.within)
-        return meant and not any(address in networks for networks in self.but)
+        meant = not self.within or any(networks.holds(address) for networks in self.within)
+        return meant and not any(networks.holds(address) for networks in self.but)
 
     def spans(self, version: int) -> Spans:
         """Give the clients of one family as numbers."""

@@ -144,8 +144,9 @@ class _Clients:
 
     def __init__(self, filed: Sequence[tuple[int, Clients]], everything: int) -> None:
         self._sides = _Sides(((place, bool(one.within)) for place, one in filed), everything)
-        self._within = NetworkTable((place, networks) for place, one in filed for networks in one.within)
-        self._but = NetworkTable((place, networks) for place, one in filed for networks in one.but)
+        within = ((place, networks) for place, one in filed for networks in one.within)
+        self._within = NetworkTable(within, carried=False)
+        self._but = NetworkTable(((place, networks) for place, one in filed for networks in one.but), carried=False)
 
     def match(self, _request: Request, context: Context) -> Matches:
         client = client_of(context)

@@ -51,7 +51,8 @@ PRIVATE_NETWORKS: tuple[tuple[str, str], ...] = (
 class NetworkSet:
     """Networks of both families; asking costs one look-up per prefix length that occurs, however many there are.
 
-    An IPv6 address that carries an IPv4 address is in a set that holds either of them: both lead to the same host.
+    A target that is an IPv6 address and carries an IPv4 address is ``in`` a set that has either of them: both lead to
+    the same host. Who comes from such an address is not the host that has the other: of clients ask `holds`.
     """
 
     def __init__(self, networks: Iterable[Network] = ()) -> None:
@@ -75,9 +76,14 @@ class NetworkSet:
 
     def __contains__(self, address: Address) -> bool:
         """Say whether an address, or the IPv4 address that it carries, is in one of the networks."""
-        if self._holds(address):
+        if self.holds(address):
             return True
-        return address.version == 6 and (inner := embedded_ipv4(address)) is not None and self._holds(inner)
+        return address.version == 6 and (inner := embedded_ipv4(address)) is not None and self.holds(inner)
+
+    def holds(self, address: Address) -> bool:
+        """Say whether an address itself is in one of the networks, whatever it carries."""
+        number = int(address)
+        return any(number >> shift in known for shift, known in self._prefixes[address.version].items())
 
     def covers(self, network: Network) -> bool:
         """Say whether all of `network` is within one of ours."""
@@ -97,10 +103,6 @@ class NetworkSet:
         """Give the addresses of one family as numbers; carried addresses are left out."""
         return Spans((prefix << shift, prefix + 1 << shift) for shift, prefix in self.prefixes(version))
 
-    def _holds(self, address: Address) -> bool:
-        number = int(address)
-        return any(number >> shift in known for shift, known in self._prefixes[address.version].items())
-
 
 # Parts of the above that IANA marks globally reachable: a larger network's entry does not cover them.
 _REACHABLE = NetworkSet(map(ip_network, (
@@ -119,14 +121,14 @@ class PrivateNetworks(NetworkSet):
 
     def __init__(self, own: Iterable[Address] = ()) -> None:
         super().__init__(ip_network(text) for text, _ in PRIVATE_NETWORKS)
-        self.own = frozenset(address for address in own if not super(PrivateNetworks, self).__contains__(address))
+        self._own = NetworkSet()
+        self.own = frozenset(address for address in own if address not in self)
         """Those of the server's addresses that are not private anyway."""
         self._own = NetworkSet(map(ip_network, self.own))
 
-    def __contains__(self, address: Address) -> bool:
-        if self._own and address in self._own:
-            return True
-        return super().__contains__(address)
+    def holds(self, address: Address) -> bool:
+        """See `NetworkSet`."""
+        return self._own.holds(address) or (super().holds(address) and not _REACHABLE.holds(address))
 
     def part_of(self, networks: Iterable[Network]) -> NetworkSet:
         """Give the networks that lie within."""
@@ -139,9 +141,6 @@ class PrivateNetworks(NetworkSet):
     def spans(self, version: int) -> Spans:
         """See `NetworkSet`."""
         return (super().spans(version) - _REACHABLE.spans(version)) | self._own.spans(version)
-
-    def _holds(self, address: Address) -> bool:
-        return super()._holds(address) and not _REACHABLE._holds(address)
 
 
 def embedded_ipv4(address: Address) -> IPv4Address | None:

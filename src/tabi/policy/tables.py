@@ -157,15 +157,17 @@ class NumberTable(_PrefixTable):
 
 
 class NetworkTable:
-    """Rules filed by networks; as in a `NetworkSet`, a carried IPv4 address counts as well.
+    """Rules filed by networks.
 
     Args:
         sets: places of rules, and what they hold.
+        carried: whether the IPv4 address that an IPv6 address carries counts as well, as in a `NetworkSet`.
     """
 
-    __slots__ = ("_large", "_prefixes")
+    __slots__ = ("_carried", "_large", "_prefixes")
 
-    def __init__(self, sets: Iterable[tuple[int, NetworkSet]]) -> None:
+    def __init__(self, sets: Iterable[tuple[int, NetworkSet]], *, carried: bool = True) -> None:
+        self._carried = carried
         sharers = _Sharers(sets)
         self._large = sharers.large()
         small = list(sharers.small())
@@ -179,10 +181,10 @@ class NetworkTable:
     def rules_of(self, address: Address) -> int:
         """Give the rules one of whose networks holds an address."""
         rules = self._prefixes[address.version].rules_of(int(address))
-        if address.version == 6 and (inner := embedded_ipv4(address)) is not None:
+        if self._carried and address.version == 6 and (inner := embedded_ipv4(address)) is not None:
             rules |= self._prefixes[4].rules_of(int(inner))
         for networks, sharing in self._large:
-            if address in networks:
+            if address in networks if self._carried else networks.holds(address):
                 rules |= sharing
         return rules
 

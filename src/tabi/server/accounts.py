@@ -279,7 +279,7 @@ class Accounts:
         if not (is_sound(username) and is_sound(password)):
             return Login(ok=False, reason=UNSOUND)
         address = _address(client)
-        who = _Who(client_key(address), username, exempt=address.is_loopback or address in self._trusted)
+        who = _Who(client_key(address), username, exempt=address.is_loopback or self._trusted.holds(address))
         if (login := self._at_once(who, password)) is not None:
             return login
         async with self._turns.hold(who.pair):
@@ -293,7 +293,7 @@ class Accounts:
     def vouch(self, username: bytes, password: bytes, client: Endpoint) -> float:
         """Say until when the same login may be let in unasked, unless `believer` hears otherwise; 0: it may not."""
         address, now = _address(client), self._clock()
-        who = _Who(client_key(address), username, exempt=address.is_loopback or address in self._trusted)
+        who = _Who(client_key(address), username, exempt=address.is_loopback or self._trusted.holds(address))
         account = self._table.find(username)
         if account is None or self._gate(who, now).opens > now or not self._is_plainly_right(now, account, password):
             return 0.0

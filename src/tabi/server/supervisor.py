@@ -169,7 +169,7 @@ class Supervisor:
     def _check_openness(self, configuration: Configuration) -> None:
         """Refuse what lets anybody through inherited listeners; the file alone was judged by the addresses in it."""
         inherited = [Endpoint.from_sockaddr(sock.getsockname()) for sock in self._inherited]
-        openings = find_openings(configuration.access, configuration.rules.rules, inherited)
+        openings = find_openings(configuration.access, configuration.rules, inherited)
         if inherited and openings:
             raise ConfigError(
                 "\n".join(

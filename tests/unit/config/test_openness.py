@@ -1,5 +1,7 @@
 """A configuration that would serve anybody on the Internet is refused, whatever its rules look like; others are not."""
 
+from ipaddress import ip_address
+
 import pytest
 
 from tabi.config.load import load_text
@@ -8,10 +10,10 @@ from tabi.config.problems import ConfigurationError
 USER = '[[user]]\nname = "alice"\npassword = "x"\nplain = true\n'
 
 
-def blamed(text: str) -> list[int]:
-    """Give the lines of rules that are blamed for openness."""
+def blamed(text: str, *own: str) -> list[int]:
+    """Give the lines of rules that are blamed for openness, on a host that has these addresses."""
     try:
-        load_text(text, "tabi.toml")
+        load_text(text, "tabi.toml", own=map(ip_address, own))
     except ConfigurationError as error:
         found = [problem for problem in error.problems if not problem.warning]
     else:
@@ -112,3 +114,12 @@ def test_ipv4_strangers_come_in_by_the_ipv6_wildcard() -> None:
 
 def test_every_open_rule_is_told() -> None:
     assert len(blamed(config(EVERYWHERE, f"{ALLOW}\nport = 80", f"{ALLOW}\nport = 443"))) == 2
+
+
+def test_the_servers_own_addresses_are_not_the_public() -> None:
+    inside = config('["0.0.0.0:1080", "[::]:1080"]', f"{ALLOW}\nfrom = '@private'")
+    assert blamed(inside, "203.0.113.5", "2001:db8::5") == []
+    by_network = config(EVERYWHERE, ALLOW, more=USER + '[[client]]\nfrom = "@private"\nauth = "none"\n')
+    assert blamed(by_network, "203.0.113.5") == []
+    assert blamed(config(EVERYWHERE, f"{ALLOW}\nfrom = '203.0.113.0/24'"), "203.0.113.5") == [RULE]
+    assert blamed(config(EVERYWHERE, ALLOW), "203.0.113.5") == [RULE]

@@ -1,7 +1,7 @@
 """Sets of networks against ipaddress, and what is private."""
 
 import pickle
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 import pytest
 from hypothesis import given
@@ -118,6 +118,26 @@ def test_own_addresses_are_private_in_every_form() -> None:
 )  # fmt: skip
 def test_network_is_private_if_all_of_it_is(network: str, inside: bool) -> None:
     assert PRIVATE.covers(ip_network(network)) == inside
+
+
+def test_who_carries_an_address_is_not_who_has_it() -> None:
+    inside = NetworkSet([ip_network("10.0.0.0/8")])
+    own = PrivateNetworks([ip_address("198.51.100.7")])
+    for form in ("2002:a00:1::1", "2001:0:1:1:0:0:f5ff:fffe", "64:ff9b::10.0.0.1", "::ffff:0:10.0.0.1"):
+        assert ip_address(form) in inside, form
+        assert not inside.holds(ip_address(form)), form
+        assert not own.holds(ip_address(form)), form
+    assert inside.holds(ip_address("10.0.0.1"))
+    assert own.holds(ip_address("10.0.0.1"))
+    assert own.holds(ip_address("198.51.100.7"))
+    assert not own.holds(ip_address("2002:c633:6407::1"))
+    assert not own.holds(ip_address("192.0.0.9"))
+
+
+@given(st.ip_addresses())
+def test_spans_are_what_a_set_holds(address: IPv4Address | IPv6Address) -> None:
+    own = PrivateNetworks([ip_address("198.51.100.7")])
+    assert (int(address) in own.spans(address.version)) == own.holds(address)
 
 
 @given(st.ip_addresses())
