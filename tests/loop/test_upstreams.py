@@ -3,9 +3,11 @@
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from helpers.configured import JSON, LISTEN, configured
 from helpers.connect_proxy import connect_proxy
 from helpers.hostile import NeverReached
 from helpers.name_service import NameService
@@ -312,6 +314,25 @@ def test_upstream_that_a_reload_took_away_is_missed(office: Running, echo: Where
         here.server.call_sync(lambda: setattr(here.server.server, "upstreams", Upstreams(other)))
         assert here.reply_to(*echo) == 1
         assert "there is no upstream office any more" in here.server.only_line()["note"]
+
+
+def test_workers_take_another_upstream_by_a_reload_and_leave_tunnels_alone(
+    tmp_path: Path, office: Running, echo: Where
+) -> None:
+    """Its URL is in a file of its own, which is read anew."""
+    text = LISTEN + JSON + upstream("office", "@office.url") + ANYTHING + 'via = "office"\n'
+    (tmp_path / "office.url").write_text(url(office.address))
+    with serving() as other, configured(tmp_path, text) as server, connect5(server.address, *echo) as before:
+        assert echoes(before)
+        (tmp_path / "office.url").write_text(url(other.address))
+        server.reload(text)
+        assert echoes(before)
+        assert len(server.rows("sessions", via="office")) == 1
+        with connect5(server.address, *echo) as after:
+            assert echoes(after)
+        assert other.line(reply=0)["target"] == f"127.0.0.1:{echo[1]}"
+        assert server.record(via="office")["reply"] == 0
+    assert office.line(reply=0)["target"] == f"127.0.0.1:{echo[1]}"
 
 
 # the other commands
