@@ -73,7 +73,7 @@ class Running:
             if not ip_address(host).is_unspecified:
                 place = (acceptor.listener.fileno(), host, host)
                 self.server.lane.open_door(place, acceptor.endpoint, acceptor.endpoint)
-        self.server.engine.drop_doors([])  # so that they are open when this returns
+        self.server.engine.stop_accepting(-1)  # so that they are open when this returns
 
     def _take(self, text: str) -> None:
         self.raw += text.split("\n")

@@ -20,7 +20,7 @@ C = TypeVar("C", Ask, Handover, Exhausted)
 LANES = sorted(build for build, engine in BUILDS.items() if engine is not None)
 """The builds that are there; each has a lane."""
 
-ALL, CLIENT, HANDSHAKES, USER, RULE, NUMBERS = range(6)
+ALL, CLIENT, HANDSHAKES, USER, RULE, NUMBERS, FAILURES = range(7)
 NO_LIMIT = -1
 LOGIN = b"\x01\x05alice\x06secret"  # RFC 1929 section 2
 GREETING = b"\x05\x01\x00"  # RFC 1928 section 3
@@ -59,13 +59,18 @@ class Lane:
         self.engine.teach_door(
             Door(self.doors, self.listener.fileno(), host, client or host, methods, socks4, counters)  # type: ignore[arg-type]  # there are three
         )
-        self.engine.drop_doors([])  # so that it is known when this returns
+        self.settle()
         return self.doors
 
     def teach_pass(self, door: int, *, seconds: float = 60.0) -> None:
         """Teach LOGIN."""
-        self.engine.teach_pass(door, LOGIN, b"alice", time.monotonic() + seconds)
-        self.engine.drop_doors([])
+        failures = Counter(FAILURES, self.rows.total(FAILURES))
+        self.engine.teach_pass(door, LOGIN, b"alice", time.monotonic() + seconds, failures)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the engine has done all that it was told by now."""
+        self.engine.stop_accepting(-1)
 
     def client(self, data: bytes = b"") -> socket.socket:
         """Connect, and send."""
@@ -109,7 +114,7 @@ class Lane:
 
     def is_quiet(self) -> bool:
         """Have the engine do all that it can do by now; say whether it wants nothing."""
-        self.engine.drop_doors([])
+        self.settle()
         self.waiting += self.calls()
         return not self.waiting
 
@@ -125,7 +130,7 @@ def opened(build: str, *, patience: float = DEADLINE, host: str = "127.0.0.1") -
     engine.start()
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        rows = engine.make_rows(memoryview(bytearray(8 * 6)).cast("q"), 1, 0)
+        rows = engine.make_rows(memoryview(bytearray(8 * 7)).cast("q"), 1, 0)
         engine.open_lane(rows, numbers=NUMBERS, patience=patience)
         with socket.create_server((host, 0), family=family, backlog=2048) as listener:
             listener.setblocking(False)

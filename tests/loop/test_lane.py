@@ -12,7 +12,7 @@ from helpers.targets import target
 from helpers.tcp_table import full_backlog, reset_in_queue
 from loop.engine_helpers import DEADLINE, is_reset, until
 from loop.engine_helpers import read_all as read_to_the_end
-from loop.lane_helpers import GREETING, LANES, LOGIN, WITH_PASSWORD, Lane, connect5, opened, permit
+from loop.lane_helpers import FAILURES, GREETING, LANES, LOGIN, WITH_PASSWORD, Lane, connect5, opened, permit
 from tabi.relay import Cause, Closer, FlowLimits
 from tabi.relay.lane import NONE, PASSWORD, Ask, Handover, Tail
 
@@ -280,18 +280,21 @@ def test_a_login_passes_until_its_time_is_over(build: str) -> None:
             assert lane.next(Handover).sent == 2
 
 
-def test_behind_a_door_that_is_shut_nobody_passes(build: str) -> None:
+def test_a_pass_is_over_when_a_login_has_failed_whoever_counts_that(build: str) -> None:
     with opened(build) as lane:
         door = lane.door()
         lane.teach_pass(door)
         with greeted(lane, WITH_PASSWORD) as inside:
-            lane.engine.drop_doors([door])
-            with lane.client(GREETING):
-                handover = lane.next(Handover)
-                assert (handover.received, handover.counted) == (b"", False)
-                lane.take(handover.fd).close()
+            lane.rows.add(FAILURES, 1)
             inside.sendall(LOGIN)
             assert lane.next(Handover).sent == 2
+        lane.teach_pass(door)
+        with greeted(lane, WITH_PASSWORD) as inside:
+            inside.sendall(LOGIN)
+            assert read_exactly(inside, 2) == b"\x01\x00"
+            lane.rows.add(FAILURES, 1)  # too late for who is in
+            inside.sendall(b"\x05")
+            assert lane.next(Handover).user == b"alice"
 
 
 @pytest.mark.parametrize("which", range(3))
@@ -485,8 +488,8 @@ def test_a_thousand_calls_that_nobody_takes_stop_the_accepting(build: str) -> No
     with opened(build) as lane, ExitStack() as stack:
         clients = [stack.enter_context(lane.client(GREETING)) for _ in range(1300)]
         while lane.rows.number(5) < 1024:  # each is told one
-            lane.engine.drop_doors([])
-        lane.engine.drop_doors([])
+            lane.settle()
+        lane.settle()
         waiting = lane.calls()
         assert 1024 <= len(waiting) < 1100
         for call in waiting:

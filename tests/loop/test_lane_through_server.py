@@ -1,6 +1,7 @@
 """What the server makes of the lane: which requests it serves, what is taken back, and the line of a session."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address
 from typing import Any
@@ -17,7 +18,9 @@ from tabi.policy.verdict import Context, Grants, Limits, Request, Verdict
 from tabi.relay.lane import Handover
 from tabi.server import Server, manage
 from tabi.server.accounts import Account, Accounts, Table
+from tabi.server.admission import client_key
 from tabi.server.review import RELOADED
+from tabi.server.sharedtable import SharedTable
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -133,10 +136,29 @@ def test_new_rules_are_asked_at_once(handed_over: list[Handover]) -> None:
             assert read_reply5(sock)[0] == 2
 
 
-def test_a_failed_login_shuts_its_clients_doors(handed_over: list[Handover]) -> None:
+def fail_here(server: Running, _table: SharedTable) -> None:
+    with dial(server.address) as sock:
+        sock.sendall(LOGIN[:-1] + b"X")
+        assert read_exactly(sock, 4) == b"\x05\x02\x01\x01"
+
+
+def fail_elsewhere(_server: Running, table: SharedTable) -> None:
+    """Count what another worker does."""
+    other = SharedTable(os.dup(table.fileno()), 1)
+    other.rows.add(other.failures(client_key(IPv4Address("127.0.0.1"))), 1)
+    table.clear(1)  # it is dead, which takes nothing back
+    other.close()
+
+
+@pytest.mark.parametrize("fail", [fail_here, fail_elsewhere])
+def test_a_failed_login_takes_its_clients_passes_away(
+    fail: Callable[[Running, SharedTable], None], handed_over: list[Handover]
+) -> None:
+    table = SharedTable.create(2)
     accounts = Accounts(Table([Account(b"alice", parse_stored(cheap_hash(b"secret")))]))
+    options = {"lane": True, "counts": table}
     try:
-        with target() as there, with_lane(policy=allow_all, authenticator=accounts) as server:
+        with target() as there, serving(policy=allow_all, authenticator=accounts, options=options) as server:
             for sent in (2, None):  # verified by the control plane, then known to the lane
                 with dial(server.address) as sock:
                     sock.sendall(LOGIN)
@@ -146,16 +168,15 @@ def test_a_failed_login_shuts_its_clients_doors(handed_over: list[Handover]) -> 
                     assert echoes(sock)
                 assert [one.sent for one in handed_over] == ([] if sent is None else [sent])
                 handed_over.clear()
-            with dial(server.address) as sock:
-                sock.sendall(LOGIN[:-1] + b"X")
-                assert read_exactly(sock, 4) == b"\x05\x02\x01\x01"
+            fail(server, table)
             handed_over.clear()
             with dial(server.address) as sock:
                 sock.sendall(LOGIN)
                 assert read_exactly(sock, 4) == b"\x05\x02\x01\x00"
-            assert [one.sent for one in handed_over] == [0]
+            assert [one.sent for one in handed_over] == [2]
     finally:
         accounts.close()
+        table.close()
 
 
 def test_who_is_in_the_lane_is_listed_and_can_be_ended() -> None:

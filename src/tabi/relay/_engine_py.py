@@ -23,7 +23,7 @@ from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay._relay import Relay
 from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
-from tabi.relay.lane import Call, Door, Permit
+from tabi.relay.lane import Call, Counter, Door, Permit
 from tabi.relay.rows import Rows, SharedRows
 
 __all__ = ["PureEngine"]
@@ -192,9 +192,9 @@ class PureEngine:
         """Serve a client from now on."""
         self._tell(partial(self._the_lane.teach_door, door))
 
-    def teach_pass(self, door: int, message: bytes, user: bytes, until: float) -> None:
-        """Take this login at a door until then."""
-        self._tell(partial(self._the_lane.teach_pass, door, message, user, until))
+    def teach_pass(self, door: int, message: bytes, user: bytes, until: float, failures: Counter) -> None:
+        """Take this login at a door until then, or until there are more failures."""
+        self._tell(partial(self._the_lane.teach_pass, door, message, user, until, failures))
 
     def answer(self, arrival: int, permit: Permit | None) -> None:
         """Answer an `Ask`."""
@@ -207,10 +207,6 @@ class PureEngine:
         if len(calls) >= MOST_CALLS:
             self._tell(self._the_lane.resume)
         return calls
-
-    def drop_doors(self, doors: Iterable[int]) -> None:
-        """Serve nobody by these doors; done when it returns."""
-        self._have_done(partial(self._the_lane.drop_doors, list(doors)))
 
     def call_in(self) -> None:
         """Hand over all arrivals; done when it returns."""

@@ -9,17 +9,17 @@ import errno
 import select
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from socket import MSG_NOSIGNAL
 from typing import Final
 
 from tabi.relay._arrival import Arrival, Listener, Stage
 from tabi.relay._flow import Flow, Side
 from tabi.relay._hall import Hall
-from tabi.relay._learnt import Learnt
+from tabi.relay._learnt import Learnt, Pass
 from tabi.relay._messages import end_of_greeting, end_of_login, end_of_request4, end_of_request5, granted
 from tabi.relay._relay import Relay
-from tabi.relay.lane import NONE, PASSWORD, Ask, Door, Exhausted, Permit, pack_tail
+from tabi.relay.lane import NONE, PASSWORD, Ask, Counter, Door, Exhausted, Permit, pack_tail
 from tabi.relay.options import prepare
 from tabi.relay.rows import SharedRows
 
@@ -99,13 +99,9 @@ class Lane(Hall):
         """Know a client from now on."""
         self._learnt.add_door(door)
 
-    def teach_pass(self, door: int, message: bytes, user: bytes, until: float) -> None:
+    def teach_pass(self, door: int, message: bytes, user: bytes, until: float, failures: Counter) -> None:
         """Know a login from now on."""
-        self._learnt.add_pass(door, message, user, until)
-
-    def drop_doors(self, numbers: Iterable[int]) -> None:
-        """Forget these doors, and what is below them."""
-        self._learnt.drop_doors(numbers)
+        self._learnt.add_pass(door, message, Pass(user, until, failures))
 
     def answer(self, number: int, permit: Permit | None) -> None:
         """Go on with an arrival that asked."""
@@ -282,10 +278,10 @@ class Lane(Hall):
         end = end_of_login(arrival.received, arrival.at)
         if not end:
             return False
-        user = self._learnt.user(door.number, arrival.received[arrival.at : end], self._clock())
-        if user is None:
+        known = self._learnt.login(door.number, arrival.received[arrival.at : end], self._clock())
+        if known is None or self._rows.total(known.failures.row) != known.failures.limit:
             return False
-        arrival.user = user
+        arrival.user = known.user
         if self._send(arrival, _LOGGED_IN):
             arrival.at = end
             arrival.stage = Stage.REQUEST

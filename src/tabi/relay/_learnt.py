@@ -1,19 +1,26 @@
 """What the express lane was taught: doors, passes, permits. Bounded; nothing here is a refusal."""
 
 import secrets
-from collections.abc import Iterable
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
-from tabi.relay.lane import Door, Permit
+from tabi.relay.lane import Counter, Door, Permit
 
-__all__ = ["MOST_DOORS", "Learnt"]
+__all__ = ["MOST_DOORS", "Learnt", "Pass"]
 
 MOST_DOORS: Final = 4096
 _MOST_PASSES: Final = 4096
 _MOST_PERMITS: Final = 8192
 
 Place = tuple[int, str, str]
+
+
+class Pass(NamedTuple):
+    """A login that is known; `LaneEngine.teach_pass` says what its parts are."""
+
+    user: bytes
+    until: float
+    failures: Counter
 
 
 class Learnt:
@@ -25,7 +32,7 @@ class Learnt:
         self._key = secrets.token_bytes(32)
         self._doors: dict[Place, Door] = {}
         self._places: dict[int, Place] = {}
-        self._passes: dict[bytes, tuple[bytes, float]] = {}
+        self._passes: dict[bytes, Pass] = {}
         self._permits: dict[tuple[int, bytes | None, bytes], Permit] = {}
 
     def clear(self) -> None:
@@ -47,29 +54,22 @@ class Learnt:
         self._doors[place] = door
         self._places[door.number] = place
 
-    def drop_doors(self, numbers: Iterable[int]) -> None:
-        """Forget these, and so all that is below them."""
-        for number in numbers:
-            place = self._places.pop(number, None)
-            if place is not None:
-                del self._doors[place]
-
     def door(self, listener: int, local: str, client: str) -> Door | None:
         """Find the door of a client."""
         return self._doors.get((listener, local, client))
 
     # passes
 
-    def add_pass(self, door: int, message: bytes, user: bytes, until: float) -> None:
+    def add_pass(self, door: int, message: bytes, taught: Pass) -> None:
         """Learn a login."""
         if len(self._passes) >= _MOST_PASSES:
             self._passes.clear()
-        self._passes[self._mark(door, message)] = (user, until)
+        self._passes[self._mark(door, message)] = taught
 
-    def user(self, door: int, message: bytes, now: float) -> bytes | None:
+    def login(self, door: int, message: bytes, now: float) -> Pass | None:
         """Say who this is, if it is known, and its door is there still."""
-        user, until = self._passes.get(self._mark(door, message), (None, 0.0))
-        return user if until > now and door in self._places else None
+        known = self._passes.get(self._mark(door, message))
+        return known if known is not None and known.until > now and door in self._places else None
 
     def _mark(self, door: int, message: bytes) -> bytes:
         return blake2b(door.to_bytes(8, "big") + message, key=self._key, digest_size=16).digest()

@@ -13,7 +13,8 @@ What the lane looks up it was taught:
 
 - a `Door` (who connects to which listener): what the client may be offered, and where it is counted. Not known: hand
   over, nothing was read. It is taught when a session of that client has succeeded.
-- a pass (a login, as it came): the user. Not known: hand over. It is taught after a login that was let in at once.
+- a pass (a login, as it came): the user. Not known: hand over. It is taught after a login that was let in at once, and
+  lasts until a login of that client fails, in whatever process.
 - a `Permit` (a request, as it came, of a user or nobody at a door): what to connect to, and on which terms. Not known:
   `Ask`; the arrival waits for `Engine.answer`.
 
@@ -24,7 +25,6 @@ ended, whoever served it. A place among the handshakes is left when the request 
 """
 
 import struct
-from collections.abc import Iterable
 from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from tabi.relay.interface import Engine, FlowLimits
@@ -218,17 +218,23 @@ class LaneEngine(Engine, Protocol):
     def teach_door(self, door: Door) -> None:
         """Serve a client from now on. A door in the same place is replaced; where there are too many, none is added."""
 
-    def teach_pass(self, door: int, message: bytes, user: bytes, until: float) -> None:
-        """Take this login (a message of RFC 1929) at a door until then, in seconds of the engine's clock."""
+    def teach_pass(self, door: int, message: bytes, user: bytes, until: float, failures: Counter) -> None:
+        """Take this login (a message of RFC 1929) at a door.
+
+        Args:
+            door: number of the door.
+            message: the login, as it comes.
+            user: whose it is.
+            until: then it is over, in seconds of the engine's clock.
+            failures: a row in which failed logins are counted, and how many there are. It is over as well as soon as
+                there are others.
+        """
 
     def answer(self, arrival: int, permit: Permit | None) -> None:
         """Answer an `Ask`; None has the arrival handed over. One that is not there any more is passed by."""
 
     def calls(self) -> list[Call]:
         """Take all calls that wait, the oldest first. The lane accepts nothing while a thousand wait."""
-
-    def drop_doors(self, doors: Iterable[int]) -> None:
-        """Serve nobody by these doors, nor by what was taught below them; done when it returns."""
 
     def call_in(self) -> None:
         """Hand over all arrivals; done when it returns."""

@@ -6,8 +6,8 @@ permit lasts until the minute ends, for rules may know the time of day, or until
 too old.
 
 What is taught stands until `forget`: a reload begins with that, and so does whoever finds the tables full. A failed
-login of a client shuts the doors of that client, for what it does to others behind the same address is not for the lane
-to know.
+login takes the passes of its client away, for what it does to others behind the same address is not for the lane to
+know. The lane of each worker sees it by a count in shared memory, before the answer to that login is sent.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from tabi.machine.server import CredentialsReceived, RequestReceived, ServerMach
 from tabi.net.clock import minute_of_week
 from tabi.policy.criteria import METHOD_WORDS
 from tabi.policy.verdict import Context, Request, Verdict
-from tabi.relay.lane import NONE, PASSWORD, Ask, Call, Door, Handover, LaneEngine, Permit
+from tabi.relay.lane import NONE, PASSWORD, Ask, Call, Counter, Door, Handover, LaneEngine, Permit
 from tabi.server.admission import ClientKey, client_key
 from tabi.server.record import Facts
 from tabi.server.sharedtable import NUMBERS, SharedTable
@@ -179,20 +179,17 @@ class ExpressLane:
         accounts = self._server.accounts
         if engine is None or accounts is None:
             return
+        row = self._table.failures(client_key(_address(session.client)))
+        failures = Counter(row, self._table.rows.total(row))  # before it is vouched for: what fails after that is seen
         until = accounts.vouch(credentials.username, credentials.password, session.client)
         if until and (door := self.teach_door(session)) is not None:
             message = Credentials(credentials.username, credentials.password).encode()
-            engine.teach_pass(door, message, credentials.username, until)
+            engine.teach_pass(door, message, credentials.username, until, failures)
 
     def shut_out(self, client: ClientKey) -> None:
-        """Serve a client here from now on."""
-        if self._engine is None or not self._doors:
-            return
-        doors = [number for number, one in self._visitors.items() if client_key(_address(one.client)) == client]
-        if doors:
-            self._engine.drop_doors(doors)
-            for number in doors:
-                del self._doors[self._visitors.pop(number).place]
+        """Let no login of a client pass by what any lane was taught, in whatever worker."""
+        if self._engine is not None:
+            self._table.rows.add(self._table.failures(client), 1)
 
     # answering
 

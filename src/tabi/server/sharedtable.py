@@ -34,11 +34,13 @@ __all__ = ["NUMBERS", "SharedTable"]
 _ROWS: Final = 1 << 16
 _WINDOW: Final = 16
 
-# Words of 8 bytes. Head: rows, columns, key of the hash (two); then how many sessions each column has numbered.
+# Words of 8 bytes. Head: rows, columns, key of the hash (two); then how many sessions each column has numbered, and the
+# failures that it has counted, in one of some rows for each client. None of these is ever taken back.
 # Row: hash of the key (two), when the bucket that lies there is full again (0: none lies there), and the columns, which
 # are what `Rows` calls a row. A cell is what follows the hash.
 _HEAD: Final = 4
 NUMBERS: Final = _HEAD  # the row of numbers
+_FAILURES: Final = 1024  # rows of failures; clients that share one are let in by the control plane more often
 _STAMP: Final = 2
 _COLUMNS: Final = 3
 
@@ -62,7 +64,7 @@ class SharedTable:
         self._memory = mmap.mmap(descriptor, 0)
         self._words = memoryview(self._memory).cast("q")
         self._rows, self._workers = self._words[0], self._words[1]
-        self._first, self._width = _HEAD + self._workers, _COLUMNS + self._workers
+        self._first, self._width = _first_row(self._workers), _COLUMNS + self._workers
         if not 0 <= column < self._workers:
             raise ValueError(f"column {column} of {self._workers}")
         self._column = column
@@ -81,7 +83,7 @@ class SharedTable:
         Memory is taken from the system as rows are used.
         """
         descriptor = os.memfd_create("tabi-counts", os.MFD_CLOEXEC)
-        os.truncate(descriptor, 8 * (_HEAD + columns + rows * (_COLUMNS + columns)))
+        os.truncate(descriptor, 8 * (_first_row(columns) + rows * (_COLUMNS + columns)))
         os.pwrite(descriptor, struct.pack("qq", rows, columns) + os.urandom(16), 0)
         return cls(descriptor, clock=clock)
 
@@ -114,6 +116,13 @@ class SharedTable:
         """Number sessions, each once in all workers: on from where the worker before us in this column ended."""
         while True:
             yield self.rows.number(NUMBERS)
+
+    def failures(self, client: bytes) -> int:
+        """Give the row in which failed logins of a client are counted; their sum never falls.
+
+        Where it is what it was, none has failed since.
+        """
+        return NUMBERS + self._workers * (1 + self._hash(client)[0] % _FAILURES)
 
     # counts
 
@@ -257,3 +266,7 @@ class SharedTable:
                 " what it would count is counted by each worker alone",
                 why,
             )
+
+
+def _first_row(columns: int) -> int:
+    return _HEAD + columns * (1 + _FAILURES)

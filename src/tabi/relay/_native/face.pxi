@@ -176,22 +176,13 @@ cdef class CompiledEngine(RelayEngine):
         hall.keepalive = [options.KEEPALIVE_IDLE, options.KEEPALIVE_INTERVAL, options.KEEPALIVE_COUNT]
         self.loop.hall = hall
 
-    cdef Errand *make_errand(self, lanes.What what, list numbers=None) except NULL:
-        """Make an errand, about these doors if it is about any."""
+    cdef Errand *make_errand(self, lanes.What what) except NULL:
         cdef Errand *errand
-        cdef list named = numbers or []
         if self.loop.hall == NULL:
             raise RuntimeError("the lane is not open")
-        errand = <Errand *>memory.take_zeroed(1, sizeof(Errand) + sizeof(int64_t) * len(named))
+        errand = <Errand *>memory.take_zeroed(1, sizeof(Errand))
         if errand == NULL:
             raise MemoryError
-        try:
-            for number in named:
-                errand.numbers[errand.count] = number
-                errand.count += 1
-        except BaseException:
-            memory.drop(errand)
-            raise
         errand.node.kind = ERRAND
         errand.what = what
         return errand
@@ -260,9 +251,10 @@ cdef class CompiledEngine(RelayEngine):
         errand.mark = lanes.mark_of_door(self.loop.hall, listener, &local, &client)
         self.send(errand)
 
-    def teach_pass(self, int64_t door, bytes message, bytes user, until):
-        """Take this login at a door until then."""
+    def teach_pass(self, int64_t door, bytes message, bytes user, until, failures):
+        """Take this login at a door until then, or until there are more failures."""
         cdef int64_t end = nanoseconds(until)
+        cdef int64_t row = self.rows.checked(failures[0]), count = failures[1]
         cdef Errand *errand
         if len(message) > 513 or len(user) > 255:
             raise ValueError(f"a login of {len(message)} bytes, of a user of {len(user)}")
@@ -271,6 +263,7 @@ cdef class CompiledEngine(RelayEngine):
             self.loop.hall, door, NULL, <uint8_t *>PyBytes_AS_STRING(message), PyBytes_GET_SIZE(message)
         )
         errand.login.until = max(<int64_t>1, end)
+        errand.login.failures.row, errand.login.failures.limit = row, count
         errand.login.user.size = <uint8_t>PyBytes_GET_SIZE(user)
         memcpy(errand.login.user.name, PyBytes_AS_STRING(user), PyBytes_GET_SIZE(user))
         self.send(errand)
@@ -337,10 +330,6 @@ cdef class CompiledEngine(RelayEngine):
         if add_count(&hall.waiting, -count) + count >= lanes.MOST_CALLS:
             self.send(self.make_errand(lanes.RESUME))
         return calls
-
-    def drop_doors(self, doors):
-        """Serve nobody by these doors; done when it returns."""
-        self.await_done(self.make_errand(lanes.DROP, list(doors)))
 
     def call_in(self):
         """Hand over all arrivals; done when it returns."""

@@ -229,7 +229,7 @@ cdef inline bint log_in(Hall *hall, Arrival *arrival, uint8_t *data) noexcept no
     if not end or not is_inside(hall, arrival):
         return False
     mark = mark_below(hall, arrival.door.number, NULL, data + arrival.begin, end - arrival.begin)
-    user = learnt.find_user(&hall.tables, &mark, clock(hall))
+    user = learnt.find_user(&hall.tables, &hall.rows, &mark, clock(hall))
     if user == NULL:
         return False
     arrival.user = user[0]

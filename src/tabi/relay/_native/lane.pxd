@@ -57,7 +57,6 @@ cdef enum What:  # an errand is about
     LEAVE
     DOOR
     PASS
-    DROP
     ANSWER
     CALL_IN
     FORGET
@@ -74,8 +73,6 @@ cdef struct Errand:  # made by the control plane, freed by the engine's thread
     Mark mark  # of the door
     int fd
     int64_t arrival
-    uint32_t count
-    int64_t numbers[1]  # of doors
 
 
 cdef inline Mark mark_of_door(Hall *hall, int listener, Address *local, Address *client) noexcept nogil:
@@ -305,8 +302,6 @@ cdef inline void run(Hall *hall, Errand *errand) noexcept nogil:
         learnt.add_door(&hall.tables, &errand.mark, &errand.door)
     elif errand.what == PASS:
         learnt.add_pass(&hall.tables, &errand.login)
-    elif errand.what == DROP:
-        learnt.drop_doors(&hall.tables, errand.numbers, errand.count)
     elif errand.what == ANSWER:
         answer(hall, errand.arrival, errand.permit)
     elif errand.what == CALL_IN:

@@ -10,7 +10,7 @@ from libc.string cimport memcpy, memset
 from tabi.relay._native cimport memory
 from tabi.relay._native cimport permit as permits
 from tabi.relay._native.permit cimport Permit
-from tabi.relay._native.rows cimport Counter
+from tabi.relay._native.rows cimport Counter, Rows, total
 from tabi.relay._native.siphash cimport Mark, is_same
 
 cdef enum:
@@ -34,6 +34,7 @@ cdef struct User:
 cdef struct Pass:
     Mark mark
     int64_t until  # 0: there is none
+    Counter failures  # and how many there were
     User user
 
 cdef struct Verdict:
@@ -106,21 +107,6 @@ cdef inline void add_door(Tables *tables, Mark *mark, Door *door) noexcept nogil
         tables.door_numbers[at] = door.number
 
 
-cdef inline void drop_doors(Tables *tables, int64_t *numbers, uint32_t count) noexcept nogil:
-    """Forget these, and so all that is below them."""
-    cdef int at
-    cdef uint32_t number
-    if not count:
-        return
-    for at in range(DOORS):
-        if not tables.door_numbers[at]:
-            continue
-        for number in range(count):
-            if tables.door_numbers[at] == numbers[number]:
-                tables.door_numbers[at] = 0
-                break
-
-
 cdef inline void add_pass(Tables *tables, Pass *taught) noexcept nogil:
     """Learn a login; the one that is over soonest goes for it."""
     cdef Pass *place = NULL
@@ -135,19 +121,20 @@ cdef inline void add_pass(Tables *tables, Pass *taught) noexcept nogil:
             place = other
     place.mark = taught.mark
     place.until = taught.until
+    place.failures = taught.failures
     place.user.is_known = True
     place.user.size = taught.user.size
     memcpy(place.user.name, taught.user.name, taught.user.size)
 
 
-cdef inline User *find_user(Tables *tables, Mark *mark, int64_t now) noexcept nogil:
-    """Say who this is, if it is known; else NULL."""
+cdef inline User *find_user(Tables *tables, Rows *rows, Mark *mark, int64_t now) noexcept nogil:
+    """Say who this is, if it is known, and no login has failed since it was taught; else NULL."""
     cdef int step
     cdef Pass *one
     for step in range(WINDOW):
         one = &tables.passes[(mark.low + step) % PASSES]
         if one.until > now and is_same(&one.mark, mark):
-            return &one.user
+            return &one.user if total(rows, one.failures.row) == one.failures.limit else NULL
     return NULL
 
 
