@@ -22,7 +22,7 @@ from tabi.policy.verdict import Context, Request, Verdict
 from tabi.server.accounts import BUSY, Accounts
 from tabi.server.auth import WRONG
 from tabi.server.hashing import HashQueue
-from tabi.server.lockouts import LockoutRules
+from tabi.server.lockouts import LockoutRules, Lockouts
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -77,7 +77,7 @@ def guarded(
 ) -> Iterator[Guarded]:
     """Run a server that wants a login."""
     compared = Comparisons()
-    accounts = Accounts(table(users or USERS), rules=rules, queue=queue, compare=compared)
+    accounts = Accounts(table(users or USERS), lockouts=Lockouts(rules), queue=queue, compare=compared)
     try:
         with serving(authenticator=accounts, **serving_options) as running:
             yield Guarded(running, accounts, compared)
@@ -168,7 +168,7 @@ def test_guessing_closes_the_pair_and_the_log_says_until_when() -> None:
         assert "5 failed logins of this user from this address" in notes[5]
         entries = server.running.call_sync(lambda: server.accounts.lockouts.entries(server.running.loop.time()))
         assert [(entry.client, entry.user, entry.closed) for entry in entries] == [("127.0.0.1", b"alice", True)]
-        server.running.call_sync(server.accounts.lockouts.lift)
+        server.running.call_sync(lambda: server.accounts.lockouts.lift(server.running.loop.time()))
         assert server.answer(b"alice", SECRET) == GOOD
 
 

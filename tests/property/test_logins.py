@@ -10,7 +10,7 @@ from helpers.accounts import inline_accounts, table
 from helpers.virtual_time import run_virtually
 from tabi.addr import Endpoint
 from tabi.server.auth import WRONG, Login
-from tabi.server.lockouts import LockoutRules
+from tabi.server.lockouts import LockoutRules, Lockouts
 
 CLIENTS = [Endpoint.parse(text) for text in ("192.0.2.1:1", "[2001:db8::1]:1", "[2001:db8::2]:1", "127.0.0.1:1")]
 NETS = ["192.0.2.1", "2001:db8::/64", "2001:db8::/64", ""]  # what counts as one client; loopback does not count
@@ -51,7 +51,7 @@ attempts = st.builds(
 async def answers_to(given_attempts: list[Attempt]) -> list[Answer]:
     loop = asyncio.get_running_loop()
     begin = loop.time()
-    accounts, _ = inline_accounts(TABLE, rules=RULES)
+    accounts, _ = inline_accounts(TABLE, lockouts=Lockouts(RULES))
     answers: list[Answer] = []
 
     async def make(attempt: Attempt) -> None:

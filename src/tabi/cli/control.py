@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -85,31 +84,18 @@ def _lockouts(arguments: argparse.Namespace) -> int:
     if picked and not arguments.lift:
         raise UsageError("--client and --user go with --lift")
     if arguments.lift:
-        return _list(arguments, "lift", picked, ("worker", "lifted"))
-    return _list(arguments, "lockouts", picked, ("client", "user", "failures", "users", "closed", "seconds"), _once)
+        return _list(arguments, "lift", picked, ("lifted",))
+    return _list(arguments, "lockouts", picked, ("client", "user", "failures", "users", "closed", "seconds"))
 
 
-def _once(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:  # JSON
-    """Keep one row of each client and user, for all workers know of them; of the worker that has counted most."""
-    least_first = sorted(rows, key=lambda row: (row["closed"], row["failures"]))
-    known = {(row["client"], row["user"]): row for row in least_first}
-    return sorted(known.values(), key=lambda row: (-row["closed"], -row["seconds"], row["client"], row["user"]))
-
-
-def _list(
-    arguments: argparse.Namespace,
-    what: str,
-    picked: dict[str, str],
-    columns: tuple[str, ...],
-    condense: Callable[[list[dict[str, Any]]], list[dict[str, Any]]] = list,  # JSON
-) -> int:
+def _list(arguments: argparse.Namespace, what: str, picked: dict[str, str], columns: tuple[str, ...]) -> int:
     answer = _ask(arguments, what, picked)
     if _show_json(arguments, answer):
         return 0 if answer["ok"] else 1
     if not answer["ok"]:
         print(f"tabi: {answer['error']}", file=sys.stderr)
         return 1
-    rows = [[_cell(row.get(column, "")) for column in columns] for row in condense(answer["rows"])]
+    rows = [[_cell(row.get(column, "")) for column in columns] for row in answer["rows"]]
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     for row in (columns, *rows):
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -22,11 +22,11 @@ from tabi.policy.networks import NetworkSet
 from tabi.server.admission import ClientKey, client_key
 from tabi.server.auth import WRONG, Login
 from tabi.server.hashing import HashQueue
-from tabi.server.lockouts import Gate, LockoutRules, Lockouts
+from tabi.server.lockouts import Gate, Lockouts
 from tabi.server.passwords import decoy, matches, require_argon2
 from tabi.server.turns import Turns
 
-__all__ = ["BUSY", "UNSOUND", "Account", "Accounts", "Believer", "Judged", "Successes", "Table"]
+__all__ = ["BUSY", "UNSOUND", "Account", "Accounts", "Believer", "Successes", "Table"]
 
 BUSY: Final = "too many logins are waiting to be verified"
 UNSOUND: Final = "user name or password with a control byte, or not of 1 to 255 bytes"
@@ -151,22 +151,6 @@ class Successes:
         return mark.digest()
 
 
-class Judged(NamedTuple):
-    """A login that changed what counts against somebody, for the other workers.
-
-    Args:
-        client: `tabi.server.admission.client_key` of its address.
-        user: as sent.
-        ok: whether it was good, which clears the pair.
-        exempt: it does not count against the client.
-    """
-
-    client: ClientKey
-    user: bytes
-    ok: bool
-    exempt: bool
-
-
 class _Who(NamedTuple):
     """Who asks to be let in; `pair` is the client and the user."""
 
@@ -199,14 +183,13 @@ class Accounts:
     Args:
         table: the accounts.
         trusted: networks where many clients share an address; like loopback they are exempt from the count by client.
-        rules: how failures are punished.
+        lockouts: how failures are punished, and those of all workers where these share it; None: of this one alone.
         queue: makes the hashes; None: as many at once as there are cores.
         compare: verifies a password against a hash, in a thread.
         clock: seconds, monotonic; the loop's.
 
     Attributes:
         lockouts: what counts against whom.
-        on_judged: is told of failures, and of logins that cleared some; what others tell goes into `take_over`.
         believer: whoever lets people in by `vouch`.
     """
 
@@ -215,13 +198,12 @@ class Accounts:
         table: Table,
         *,
         trusted: NetworkSet | None = None,
-        rules: LockoutRules | None = None,
+        lockouts: Lockouts | None = None,
         queue: HashQueue | None = None,
         compare: Callable[[Hash, bytes], bool] = matches,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lockouts = Lockouts(rules)
-        self.on_judged: Callable[[Judged], None] | None = None
+        self.lockouts = lockouts or Lockouts()
         self.believer: Believer | None = None
         self._table = table
         self._trusted = NetworkSet() if trusted is None else trusted
@@ -261,15 +243,6 @@ class Accounts:
         account = self._table.find(user)
         return None if account is None else account.groups
 
-    def take_over(self, judged: Judged) -> None:
-        """Count what another worker judged."""
-        now = self._clock()
-        if judged.ok:
-            self.lockouts.clear(judged.client, judged.user)
-        else:
-            self.lockouts.failed(now, judged.client, judged.user, exempt=judged.exempt)
-            self._tell_failure(judged.client)
-
     def close(self) -> None:
         """End the threads."""
         self._queue.close()
@@ -304,7 +277,7 @@ class Accounts:
 
     def _at_once(self, who: _Who, password: bytes) -> Login | None:
         """Let in who is known to be right, where neither turn nor delay is due. No guess is answered here."""
-        free = self._turns.is_free(who.pair) and (who.exempt or self._is_known(who) or self._turns.is_free(who.client))
+        free = self._turns.is_free(who.pair) and (who.exempt or self._turns.is_free(who.client) or self._is_known(who))
         now = self._clock()
         if not free or self._gate(who, now).opens > now:
             return None
@@ -322,9 +295,9 @@ class Accounts:
         if who.exempt or pair.closed:
             return pair
         client = self.lockouts.client_gate(now, who.client)
-        if not client.closed and self.lockouts.is_known(now, *who.pair):
-            return pair
-        return client if client.closed or client.opens > pair.opens else pair
+        if client.closed:
+            return client
+        return pair if client.opens <= pair.opens or self.lockouts.is_known(now, *who.pair) else client
 
     async def _wait_for(self, look: Callable[[float], Gate]) -> Login | None:
         """Wait until a gate opens.
@@ -401,22 +374,13 @@ class Accounts:
             raise
 
     def _let_in(self, who: _Who, account: Account) -> Login:
-        if self.lockouts.succeeded(self._clock(), *who.pair):
-            self._tell(who, ok=True)
+        self.lockouts.succeeded(self._clock(), *who.pair)
         return Login(ok=True, groups=account.groups)
 
     def _count_failure(self, who: _Who) -> None:
         self.lockouts.failed(self._clock(), *who.pair, exempt=who.exempt)
-        self._tell_failure(who.client)
-        self._tell(who, ok=False)
-
-    def _tell_failure(self, client: ClientKey) -> None:
         if self.believer is not None:
-            self.believer.shut_out(client)
-
-    def _tell(self, who: _Who, *, ok: bool) -> None:
-        if self.on_judged is not None:
-            self.on_judged(Judged(who.client, who.user, ok, who.exempt))
+            self.believer.shut_out(who.client)
 
 
 def _parse(user: User) -> Stored:

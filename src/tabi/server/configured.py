@@ -12,6 +12,7 @@ from tabi.policy.memory import Memory
 from tabi.server.accounts import Accounts, Table
 from tabi.server.counts import Counts
 from tabi.server.hashing import HashQueue
+from tabi.server.lockouts import Lockouts
 from tabi.server.review import MOVED, RELOADED, Review
 from tabi.server.server import Server
 
@@ -32,6 +33,7 @@ class ConfiguredServer:
         prepared: what to live by first.
         write_log: takes session lines.
         counts: see `Server`.
+        lockouts: see `Accounts`.
         workers: how many processes there are.
         hashes: see `Accounts`.
         numbers: see `Server`.
@@ -43,12 +45,14 @@ class ConfiguredServer:
         *,
         write_log: Callable[[str], None],
         counts: Counts | None = None,
+        lockouts: Lockouts | None = None,
         workers: int = 1,
         hashes: HashQueue | None = None,
         numbers: Iterator[int] | None = None,
     ) -> None:
         configuration = self.configuration = prepared.configuration
-        self.accounts = Accounts(prepared.accounts, trusted=configuration.settings.trusted, queue=hashes)
+        trusted = configuration.settings.trusted
+        self.accounts = Accounts(prepared.accounts, trusted=trusted, lockouts=lockouts, queue=hashes)
         self.server = Server(
             configuration.settings,
             policy=Memory(configuration.rules),

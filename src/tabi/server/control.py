@@ -17,7 +17,6 @@ from tabi.config.problems import ConfigurationError
 from tabi.errors import ConfigError, TabiError, UsageError
 from tabi.net.tasks import spawn
 from tabi.server.live import FIELDS
-from tabi.server.lockouts import parse_client
 from tabi.server.supervisor import Reloaded, Supervisor
 
 __all__ = ["ControlServer", "ask", "default_path"]
@@ -32,7 +31,7 @@ QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "lockouts": (),
     "lift": ("client", "user"),
 }
-"""What workers can be asked, and what it can be picked by."""
+"""What can be asked, and what it can be picked by."""
 
 
 def default_path() -> Path:
@@ -165,8 +164,6 @@ def _read(line: bytes) -> tuple[str, dict[str, str]]:
             value.encode("utf-8", "surrogateescape")  # as workers do
     except UnicodeEncodeError:
         raise UsageError("an argument is no text") from None
-    if what == "lift" and "client" in arguments:
-        parse_client(arguments["client"])
     return what, arguments
 
 

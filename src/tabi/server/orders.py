@@ -65,7 +65,7 @@ class Stop:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question of the administrator's: `what` is sessions, kill, lockouts, lift or status."""
+    """A question of the administrator's: `what` is sessions, kill or status."""
 
     number: int
     what: str

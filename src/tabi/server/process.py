@@ -7,12 +7,11 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from tabi.net.channel import Channel, ClosedError
 from tabi.net.tasks import spawn
-from tabi.server.accounts import Judged
 from tabi.server.live import Row
 from tabi.server.orders import Answer, Ask, Prepare, Ready, Stop, Swap, Unready
 
@@ -28,9 +27,8 @@ _logger = logging.getLogger("tabi")
 class WorkerProcess:
     """One worker as the supervisor sees it."""
 
-    def __init__(self, index: int, on_judged: "Callable[[WorkerProcess, Judged], None]") -> None:
+    def __init__(self, index: int) -> None:
         ours, theirs = Channel.pair()
-        self.on_judged = on_judged
         self.index = index
         self.channel = ours
         self.started = time.monotonic()
@@ -56,9 +54,7 @@ class WorkerProcess:
                 value = (await self.channel.receive()).value
             except ClosedError:
                 break
-            if isinstance(value, Judged):
-                self.on_judged(self, value)
-            elif isinstance(value, Answer):
+            if isinstance(value, Answer):
                 if (waiting := self.answers.pop(value.number, None)) is not None and not waiting.done():
                     waiting.set_result(value.rows)
             elif self.verdict is not None and not self.verdict.done() and value.generation == self._awaited:
@@ -74,7 +70,8 @@ class WorkerProcess:
 
         Args:
             order: what to prepare.
-            fds: for a new worker that of the table; then those of the sockets that the order speaks of.
+            fds: for a new worker those of the table and of the lockouts; then those of the sockets that the order
+                speaks of.
 
         Raises:
             ClosedError: it died over it.

@@ -20,10 +20,10 @@ from tabi.config.openness import find_openings
 from tabi.errors import ConfigError
 from tabi.net.channel import ClosedError
 from tabi.net.tasks import spawn
-from tabi.server.accounts import Judged
 from tabi.server.home import Home
 from tabi.server.listening import Listener, Listening
 from tabi.server.live import Row
+from tabi.server.lockouts import Lockouts, parse_client
 from tabi.server.orders import Ask, Discard, Moved, Prepare, Stop, Unready
 from tabi.server.process import WorkerProcess, text_of
 from tabi.server.sharedtable import SharedTable
@@ -103,6 +103,7 @@ class Supervisor:
             self._listening = Listening(self._count, self._inherited)
             await self._listening.adopt(self._listening.plan(self.configuration.settings.listen))
             self._table = SharedTable.create(self._count)
+            self._lockouts = Lockouts.create()
             starting = [self._start_worker(index) for index in range(self._count)]
             for error in await asyncio.gather(*starting, return_exceptions=True):
                 if isinstance(error, BaseException):
@@ -133,8 +134,17 @@ class Supervisor:
             return await self._swap_all(configuration, listeners)
 
     async def ask(self, what: str, arguments: Mapping[str, str] | None = None) -> list[Row]:
-        """Ask every worker; the rows of those that answer."""
-        question = Ask(next(self._numbers), what, dict(arguments or {}))
+        """Give the rows of an answer: of lockouts, which all workers share, ours; else those of each that answers.
+
+        Raises:
+            UsageError: lockouts are to be lifted of a client that is none.
+        """
+        wanted = dict(arguments or {})
+        if what == "lockouts":
+            return [entry.row() for entry in self._lockouts.entries(time.monotonic())]
+        if what == "lift":
+            return [{"lifted": self._lift(**wanted)}]
+        question = Ask(next(self._numbers), what, wanted)
         workers = sorted(self._workers.values(), key=lambda worker: worker.index)
         answers = await asyncio.gather(*(worker.ask(question) for worker in workers))
         return [
@@ -156,6 +166,13 @@ class Supervisor:
         """Have the workers end without waiting for their sessions."""
         for worker in self._workers.values():
             worker.channel.post(Stop(0.0))
+
+    def _lift(self, client: str | None = None, user: str | None = None) -> int:
+        return self._lockouts.lift(
+            time.monotonic(),
+            None if client is None else parse_client(client),
+            None if user is None else user.encode("utf-8", "surrogateescape"),
+        )
 
     def _check_that_it_needs_no_restart(self, configuration: Configuration) -> None:
         if configuration.user != self.configuration.user:
@@ -183,11 +200,12 @@ class Supervisor:
     # workers
 
     async def _start_worker(self, index: int) -> None:
-        worker = self._workers[index] = WorkerProcess(index, self._share)
+        worker = self._workers[index] = WorkerProcess(index)
         asyncio.get_running_loop().add_reader(worker.pidfd, self._on_death, worker)
         left = self._listening.left(index)
         order = self._order(self.configuration, self._listening.current, worker)
-        fds = [self._table.fileno(), *_descriptors(order, self._listening.current), *(sock.fileno() for sock in left)]
+        sockets = [*_descriptors(order, self._listening.current), *(sock.fileno() for sock in left)]
+        fds = [self._table.fileno(), self._lockouts.fileno(), *sockets]
         try:
             verdict = await worker.prepare(order, fds)
             if isinstance(verdict, Unready):
@@ -288,12 +306,6 @@ class Supervisor:
         """Have every worker judge by other addresses of this host."""
         for worker in self._workers.values():
             worker.channel.post(Moved(own))
-
-    def _share(self, source: WorkerProcess, judged: Judged) -> None:
-        """Pass on what one worker has judged."""
-        for worker in self._workers.values():
-            if worker is not source:
-                worker.channel.post(judged)
 
 
 def _descriptors(order: Prepare, listeners: Iterable[Listener]) -> list[int]:

@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import sys
-import time
 
 from tabi.addr import Address
 from tabi.errors import ConfigError
@@ -20,11 +19,10 @@ from tabi.net.privileges import drop_privileges, give_up_new_privileges
 from tabi.net.sockopts import raise_descriptor_limit
 from tabi.net.tasks import spawn
 from tabi.server import manage
-from tabi.server.accounts import Judged
 from tabi.server.configured import ConfiguredServer, Prepared
 from tabi.server.hashing import shared_queue
 from tabi.server.live import Row
-from tabi.server.lockouts import parse_client
+from tabi.server.lockouts import Lockouts
 from tabi.server.orders import Answer, Ask, Discard, Moved, Prepare, Ready, Stop, Swap, Unready
 from tabi.server.server import Server
 from tabi.server.sharedtable import SharedTable
@@ -52,6 +50,7 @@ class Worker:
         self._order: Prepare | None = None
         self._prepared: Prepared | None = None
         self._table: SharedTable | None = None
+        self._lockouts: Lockouts | None = None
         self._configured: ConfiguredServer | None = None
 
     async def run(self) -> int:
@@ -73,8 +72,6 @@ class Worker:
                         await self._move(own)
                     case Ask() as question:
                         await self._channel.send(Answer(question.number, self._answer(question)))
-                    case Judged() as judged if self._configured is not None:
-                        self._configured.accounts.take_over(judged)
                     case Stop(drain=drain):
                         pass
         except ClosedError:
@@ -104,6 +101,7 @@ class Worker:
         self._discard()  # what nothing became of, should we not have heard of that
         if self._table is None:
             self._table = SharedTable.attach(fds.pop(0), order.index)
+            self._lockouts = Lockouts.attach(fds.pop(0))
         sockets = [_listener(fd) for fd in fds]
         self._sockets |= zip(order.new, sockets, strict=False)
         self._left = sockets[len(order.new) :]
@@ -136,11 +134,11 @@ class Worker:
                 prepared,
                 write_log=self._sessions.write,
                 counts=self._table,
+                lockouts=self._lockouts,
                 workers=order.workers,
                 hashes=None if self._table is None else shared_queue(order.workers, order.index, self._table.fileno()),
                 numbers=None if self._table is None else self._table.numbers(),
             )
-            self._configured.accounts.on_judged = self._share
             self._configured.server.on_failure = self._channel.hang_up  # as if there was no supervisor
             await self._configured.server.start(list(listeners.values()))
             self._configured.server.take_over(self._left)
@@ -163,15 +161,10 @@ class Worker:
             sock.close()
         self._left = []
 
-    def _share(self, judged: Judged) -> None:
-        """Have the other workers count a failed login, or a good one, as well."""
-        self._channel.post(judged)
-
     def _answer(self, question: Ask) -> list[Row]:
         configured = self._configured
         if configured is None:
             return []
-        lockouts, now = configured.accounts.lockouts, time.monotonic()
         match question.what:
             case "sessions":
                 return manage.sessions(configured.server, question.arguments)
@@ -185,15 +178,6 @@ class Worker:
                         "tunnels": len(configured.server.engine),
                     }
                 ]
-            case "lockouts":
-                return [entry.row() for entry in lockouts.entries(now)]
-            case "lift":
-                client = question.arguments.get("client")
-                user = question.arguments.get("user")
-                lifted = lockouts.lift(
-                    parse_client(client) if client else None, user.encode("utf-8", "surrogateescape") if user else None
-                )
-                return [{"lifted": lifted}]
             case _:
                 raise RuntimeError(f"unknown question {question.what!r}")
 

@@ -1,23 +1,29 @@
 """Logins against a table of accounts, on a loop whose time is virtual: who is let in, by how many hashes, and when."""
 
 import asyncio
+import random
 from collections.abc import Mapping
 from ipaddress import ip_network
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from helpers.accounts import Comparisons, cheap_hash, inline_accounts, table
 from helpers.looping import run
 from helpers.virtual_time import HeldExecutor, run_virtually
-from tabi.addr import Endpoint
+from tabi.addr import Endpoint, Name
 from tabi.config.accounts import User
 from tabi.config.stored import parse_stored
 from tabi.errors import ConfigError
 from tabi.policy.networks import NetworkSet
-from tabi.server.accounts import BUSY, UNSOUND, Account, Accounts, Judged, Successes, Table
+from tabi.server.accounts import BUSY, UNSOUND, Account, Accounts, Successes, Table
+from tabi.server.admission import client_key
 from tabi.server.auth import WRONG, Login
+from tabi.server.failures import Failures
 from tabi.server.hashing import HashQueue
+from tabi.server.lockouts import LockoutRules, Lockouts
 
 HERE = Endpoint.parse("192.0.2.1:4000")
 THERE = Endpoint.parse("192.0.2.2:4000")
@@ -384,7 +390,7 @@ def test_lifting_lets_in_at_once() -> None:
         scene = Scene()
         for _ in range(11):
             await scene.login(b"alice", b"wrong")
-        assert scene.accounts.lockouts.lift() == 2
+        assert scene.accounts.lockouts.lift(scene.loop.time()) == 2
         assert await scene.login(b"alice", b"wonderland")
         assert scene.times[-1] == scene.times[-2]
 
@@ -452,33 +458,85 @@ def test_a_client_that_leaves_is_counted_if_its_hash_had_begun(begun: bool) -> N
 # several workers
 
 
+def workers(count: int, **options: Any) -> list[Scene]:
+    """Make as many that share what counts against whom."""
+    failures = Failures.private(LockoutRules().shape)
+    return [Scene(lockouts=Lockouts(failures=failures), **options) for _ in range(count)]
+
+
 def test_what_one_worker_judges_counts_in_the_others() -> None:
     async def main() -> None:
-        one, other = Scene(), Scene()
-        told: list[Judged] = []
-        one.accounts.on_judged = lambda judged: (told.append(judged), other.accounts.take_over(judged))[0]
+        one, other = workers(2)
         for _ in range(3):
             await one.login(b"alice", b"wrong")
         begin = other.loop.time()
         assert await other.login(b"alice", b"wonderland")
         assert other.loop.time() - begin == 4
-        assert await one.login(b"alice", b"wonderland")
-        assert await one.login(b"alice", b"wonderland")
-        assert [judged.ok for judged in told] == [False, False, False, True]
-        assert not any(b"w" in bytes(judged.client) + judged.user for judged in told)
 
     run_virtually(main())
 
 
 def test_a_success_elsewhere_clears_the_pair() -> None:
     async def main() -> None:
-        scene = Scene()
-        for _ in range(10):
-            await scene.login(b"alice", b"wrong")
-        scene.accounts.take_over(Judged(b"\xc0\x00\x02\x01", b"alice", ok=True, exempt=False))
-        assert await scene.login(b"alice", b"wonderland")
+        one, other = workers(2)
+        for _ in range(4):
+            await one.login(b"alice", b"wrong", LOOPBACK)
+        assert await other.login(b"alice", b"wonderland", LOOPBACK)
+        assert await one.login(b"alice", b"wonderland", LOOPBACK)
+        assert one.times[-1] == other.times[-1]
 
     run_virtually(main())
+
+
+def test_whoever_is_known_here_and_fails_elsewhere_waits_like_others() -> None:
+    async def main() -> None:
+        one, other = workers(2)
+        assert await one.login(b"alice", b"wonderland")
+        await other.login(b"alice", b"wrong")
+        await other.login(b"bob", b"wrong")
+        assert await one.login(b"alice", b"wonderland")
+        assert one.times == [0, 3]
+
+    run_virtually(main())
+
+
+@given(st.integers(1, 4), st.integers(1, 12), st.sampled_from([HERE, LOOPBACK]), st.randoms(use_true_random=False))
+@settings(max_examples=40)
+def test_however_workers_race_no_more_guesses_are_judged_than_the_limit_and_one_for_each_other(
+    count: int, guesses: int, client: Endpoint, chance: random.Random
+) -> None:
+    async def main() -> None:
+        executors = [HeldExecutor() for _ in range(count)]
+        scenes = workers(count)
+        for scene, executor in zip(scenes, executors, strict=True):
+            scene.accounts._queue = HashQueue(2, executor=executor)
+        shared, pair = scenes[0].accounts.lockouts, (_key(client), b"alice")
+        for second in range(9):  # so long ago that no delay is due
+            shared.failed(scenes[0].loop.time() - 60 + second, *pair)
+        tasks = [
+            asyncio.create_task(scene.login(b"alice", b"%d" % number, client))
+            for number in range(guesses)
+            for scene in scenes
+        ]
+        while not all(task.done() for task in tasks):
+            for _ in range(chance.randrange(20)):
+                await asyncio.sleep(0)
+            at_work = [executor for executor in executors if executor.begun]
+            if at_work:
+                chance.choice(at_work).finish()
+            else:
+                await asyncio.sleep(0)
+        judged = sum(len(scene.compared) for scene in scenes)
+        assert 1 <= judged <= 1 + count - 1
+        assert sum(reason == WRONG for scene in scenes for reason in scene.reasons) == judged
+        assert shared.pair_gate(scenes[0].loop.time(), *pair).closed
+
+    run(main())
+
+
+def _key(client: Endpoint) -> bytes:
+    assert not isinstance(client.host, Name)
+    return client_key(client.host)
 
 
 # tables and cache

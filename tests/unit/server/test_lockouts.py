@@ -6,6 +6,7 @@ import pytest
 
 from tabi.errors import UsageError
 from tabi.server.admission import client_key, show_client
+from tabi.server.failures import Failures
 from tabi.server.lockouts import Gate, LockoutRules, Lockouts, parse_client
 
 HERE = client_key(ip_address("192.0.2.1"))
@@ -69,6 +70,15 @@ def test_what_fails_while_closed_does_not_prolong_it() -> None:
     assert lockouts.pair_gate(NOW + 900, HERE, b"alice") == Gate(NOW + 901)
 
 
+def test_what_once_closed_a_pair_is_paid_for_even_if_it_is_younger_than_the_window() -> None:
+    lockouts = Lockouts(LockoutRules(closed=60.0))
+    fail(lockouts, 10)
+    fail(lockouts, 9, now=NOW + 60)
+    assert lockouts.pair_gate(NOW + 60, HERE, b"alice") == Gate(NOW + 64)
+    fail(lockouts, 1, now=NOW + 60)
+    assert lockouts.pair_gate(NOW + 60, HERE, b"alice").closed
+
+
 def test_many_users_of_one_client_close_it_however_few_failures_each_had() -> None:
     lockouts = Lockouts()
     for number in range(19):
@@ -107,8 +117,7 @@ def test_a_success_clears_its_pair_only() -> None:
     lockouts = Lockouts()
     fail(lockouts, 3)
     fail(lockouts, 2, user=b"bob")
-    assert lockouts.succeeded(NOW, HERE, b"alice")
-    assert not lockouts.succeeded(NOW, HERE, b"alice")
+    lockouts.succeeded(NOW, HERE, b"alice")
     assert lockouts.pair_gate(NOW, HERE, b"alice") == Gate(0.0)
     assert lockouts.pair_gate(NOW, HERE, b"bob").opens == NOW + 2
     assert lockouts.client_gate(NOW, HERE).opens == NOW + 4
@@ -139,21 +148,99 @@ def test_a_client_is_an_ipv4_address_or_an_ipv6_64(one: str, other: str, same: b
     assert (lockouts.pair_gate(NOW, client_key(ip_address(other)), b"alice").opens > 0) is same
 
 
-def test_tables_are_bounded_and_the_longest_untouched_goes_first() -> None:
-    lockouts = Lockouts(LockoutRules(entries=100))
-    lockouts.failed(NOW, THERE, b"early")
-    lockouts.failed(NOW, HERE, b"kept")
-    for number in range(99):
-        lockouts.failed(NOW + number, HERE, b"%d" % number, exempt=True)
-        lockouts.succeeded(NOW, HERE, b"known %d" % number)
-        lockouts.failed(NOW + number, HERE, b"kept", exempt=True)
-    for number in range(50):
-        lockouts.succeeded(NOW, HERE, b"known too %d" % number)
-        lockouts.failed(NOW, number.to_bytes(4, "big"), b"x")
-    assert len(lockouts) <= 200
-    assert lockouts.pair_gate(NOW, THERE, b"early").opens == 0
-    assert not lockouts.is_known(NOW, HERE, b"known 0")
-    assert lockouts.is_known(NOW, HERE, b"known too 49")
+def close(lockouts: Lockouts, user: bytes, now: float = NOW) -> None:
+    for _ in range(10):
+        lockouts.failed(now, HERE, user, exempt=True)
+
+
+def is_closed(lockouts: Lockouts, user: bytes, now: float = NOW + 800) -> bool:
+    return lockouts.pair_gate(now, HERE, user).closed
+
+
+SIXTEEN = LockoutRules(entries=1)
+"""As many rows as a window has, so that everything stands beside everything."""
+
+
+def test_no_number_of_others_that_fail_less_makes_a_pair_forgotten() -> None:
+    lockouts = Lockouts(SIXTEEN)
+    closed = [b"closed %d" % number for number in range(14)]
+    for user in closed:
+        close(lockouts, user)
+    for _ in range(2):
+        lockouts.failed(NOW, HERE, b"twice", exempt=True)
+    for number in range(500):
+        lockouts.failed(NOW + 1, HERE, b"spray %d" % number, exempt=True)
+        assert lockouts.pair_gate(NOW + 1, HERE, b"spray %d" % number).opens == NOW + 2, "the last one always counts"
+    assert lockouts.pair_gate(NOW + 1, HERE, b"twice").opens == NOW + 2
+    assert [is_closed(lockouts, user) for user in closed] == [True] * 14
+
+
+def test_no_number_of_others_with_fewer_users_makes_a_client_forgotten() -> None:
+    lockouts = Lockouts(SIXTEEN)
+    for number in range(20):
+        lockouts.failed(NOW, HERE, b"%d" % number)
+    for number in range(15):
+        lockouts.failed(NOW, THERE, b"%d" % number)
+    for number in range(300):
+        client = number.to_bytes(8, "big")
+        for user in range(1 + number % 14):
+            lockouts.failed(NOW + 1, client, b"%d" % user)
+        assert lockouts.client_gate(NOW + 1, client).opens > NOW + 1
+    assert lockouts.client_gate(NOW + 1, HERE).closed
+    for number in range(15, 20):
+        lockouts.failed(NOW + 2, THERE, b"%d" % number)
+    assert lockouts.client_gate(NOW + 2, THERE).closed, "all twenty were remembered"
+
+
+def test_where_all_are_closed_a_new_one_takes_the_place_of_that_which_opens_first() -> None:
+    lockouts = Lockouts(SIXTEEN)
+    for number in range(16):
+        close(lockouts, b"%d" % number, NOW + (number + 5) % 16)
+    lockouts.failed(NOW + 20, HERE, b"new", exempt=True)
+    assert lockouts.pair_gate(NOW + 20, HERE, b"new").opens == NOW + 21
+    assert [number for number in range(16) if not is_closed(lockouts, b"%d" % number)] == [11]
+
+
+def test_those_who_do_not_count_any_more_go_first() -> None:
+    lockouts = Lockouts(SIXTEEN)
+    for number in range(8):
+        close(lockouts, b"old %d" % number, NOW - 900)
+        lockouts.failed(NOW, HERE, b"%d" % number, exempt=True)
+    for number in range(8, 16):
+        lockouts.failed(NOW, HERE, b"%d" % number, exempt=True)
+    assert [lockouts.pair_gate(NOW, HERE, b"%d" % number).opens for number in range(16)] == [NOW + 1] * 16
+
+
+def test_who_is_known_is_bounded_and_the_first_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tabi.server.lockouts.MOST_KNOWN", 3)
+    lockouts = Lockouts()
+    for number in range(4):
+        lockouts.succeeded(NOW, HERE, b"%d" % number)
+    assert [lockouts.is_known(NOW, HERE, b"%d" % number) for number in range(4)] == [False, True, True, True]
+
+
+def test_workers_know_at_once_what_counts_and_what_was_lifted() -> None:
+    failures = Failures.private(LockoutRules().shape)
+    one, other = Lockouts(failures=failures), Lockouts(failures=failures)
+    fail(one, 9)
+    assert not other.pair_gate(NOW + 5, HERE, b"alice").closed
+    fail(other, 1)
+    assert one.pair_gate(NOW, HERE, b"alice").closed
+    assert one.entries(NOW) == other.entries(NOW) != []
+    assert one.lift(NOW) == 2
+    assert other.entries(NOW) == []
+    assert other.pair_gate(NOW, HERE, b"alice") == Gate(0.0)
+
+
+def test_who_is_known_to_one_worker_is_not_after_a_failure_elsewhere() -> None:
+    failures = Failures.private(LockoutRules().shape)
+    one, other = Lockouts(failures=failures), Lockouts(failures=failures)
+    one.succeeded(NOW, HERE, b"alice")
+    assert not other.is_known(NOW, HERE, b"alice")
+    fail(other, 1, user=b"bob", now=NOW + 1)
+    assert one.is_known(NOW + 1, HERE, b"alice")
+    fail(other, 1, now=NOW + 1)
+    assert not one.is_known(NOW + 2000, HERE, b"alice"), "long after the failure itself is forgotten"
 
 
 def test_the_list_shows_the_closed_first() -> None:
@@ -188,7 +275,8 @@ def test_lifting(
     fail(lockouts, 10)
     fail(lockouts, 1, user=b"bob")
     lockouts.failed(NOW, THERE, b"alice")
-    assert lockouts.lift(client, user) == lifted
+    lockouts.failed(NOW - 700, HERE, b"long ago", exempt=True)
+    assert lockouts.lift(NOW, client, user) == lifted
     if left is not None:
         assert {(entry.client, entry.user) for entry in lockouts.entries(NOW)} == set(left)
 
