@@ -20,6 +20,7 @@ RULES = {
     "private": RULE + 'to = "@private"\n',
     "not private": RULE + 'to = ["0.0.0.0/0", "!@private"]\n',
     "the address": RULE + 'to = "203.0.113.7"\n',
+    "a name": RULE + 'to = "www.example.org"\n',
     "its network": RULE + 'to = "203.0.113.0/24"\n',
     "a set": '[[set]]\nname = "s"\nfile = "s.txt"\n' + RULE + 'to = "@s"\n',
     "from private": RULE + 'to = "@private"\nfrom = ["@private", "10.0.0.0/8"]\n',
