@@ -590,3 +590,28 @@ def test_an_association_says_where_its_datagrams_come_from() -> None:
     assert way.connection is not None
     assert way.connection.remote == WHERE
     assert way.connection.local == BOUND
+
+
+# a proxy that looks up (socks-extensions.txt section 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "answer"),
+    [
+        (
+            Name("target.example"),
+            b"\x05\x01\x00" b"\x05\xf0\x00\x03\x0etarget.example\0\0",
+            IPv4Address("198.51.100.7"),
+        ),
+        (IPv4Address("198.51.100.7"), b"\x05\x01\x00" b"\x05\xf1\x00\x01\xc6\x33\x64\x07\0\0", Name("target.example")),
+    ],
+    ids=["name", "address"],
+)
+@pytest.mark.parametrize("scheme", [Scheme.SOCKS5, Scheme.SOCKS5H])
+def test_the_last_proxy_looks_up_and_its_connection_is_closed(
+    scheme: Scheme, asked: Name | IPv4Address, said: bytes, answer: Name | IPv4Address
+) -> None:
+    stream = FakeStream(socks5_server(Endpoint(answer, 0)))
+    way = Way([hop(scheme)], make=chain.resolve, target=asked, streams=[stream])
+    assert way.connection == answer, way.error
+    assert stream.heard == said
