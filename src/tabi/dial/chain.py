@@ -47,7 +47,10 @@ from tabi.machine.hop import Hop, HopMachine, blame
 from tabi.machine.http import HttpMachine
 from tabi.wire.socks5 import Command
 
-__all__ = ["MOST_ADDRESSES", "Bound", "Reach", "accept", "associate", "associate_with_all", "bind", "connect", "is_about_address", "resolve"]  # fmt: skip
+__all__ = [
+    "MOST_ADDRESSES", "Bound", "Reach", "accept", "associate", "associate_with_all", "bind", "connect",
+    "is_about_address", "resolve",
+]  # fmt: skip
 
 MOST_ADDRESSES = 8  # of one name that are tried through proxies, each of which costs a whole handshake
 PEEK = 4096  # bytes of an HTTP answer that are looked at together
