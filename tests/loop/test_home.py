@@ -14,7 +14,9 @@ from tabi.errors import ConfigError
 from tabi.net.channel import Channel
 from tabi.net.lines import LineWriter
 from tabi.server import home as home_module
+from tabi.server.failures import Failures
 from tabi.server.home import Home
+from tabi.server.lockouts import LockoutRules
 from tabi.server.orders import Answer, Ask, Moved, Prepare, Ready, Stop, Swap
 from tabi.server.sharedtable import SharedTable
 from tabi.server.worker import Worker
@@ -136,24 +138,24 @@ def test_addresses_that_change_during_a_reload_hold_for_what_is_prepared() -> No
 
     async def body() -> None:
         ours, theirs = Channel.pair()
-        table = SharedTable.create(1)
+        table, failures = SharedTable.create(1), Failures.create(LockoutRules().shape)
         workers = Channel(theirs)
         worker = Worker(workers, LineWriter(1, asyncio.get_running_loop()))
         task = asyncio.create_task(worker.run())
         async with asyncio.timeout(PATIENCE):
-            await ours.send(order, [table.fileno()])
+            await ours.send(order, [table.fileno(), failures.fileno()])
             assert (await ours.receive()).value == Ready(1)
             await ours.send(Moved(frozenset({OTHER})))
             await ours.send(Swap(1))
             assert (await ours.receive()).value == Ready(1)
             assert own_of(worker) == {OTHER}
             await ours.send(Moved(frozenset({SIX})))
-            await ours.send(Ask(1, "lockouts"))  # answered when what came before is done
+            await ours.send(Ask(1, "sessions"))  # answered when what came before is done
             assert (await ours.receive()).value == Answer(1, [])
             assert own_of(worker) == {SIX}
             await ours.send(Stop(0.0))
             assert await task == 0
-        for end in (ours, workers, table):
+        for end in (ours, workers, table, failures):
             end.close()
 
     asyncio.run(body())
