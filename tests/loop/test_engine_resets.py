@@ -212,6 +212,19 @@ def test_a_reset_behind_bytes_that_nobody_reads_is_passed_on_in_the_end(timed: E
         assert len(data) < end.down  # SO_LINGER 0 threw away the rest: direct, it would not have come either
 
 
+def test_who_is_stuck_in_sending_behind_a_reset_can_send_on_and_learns_of_it(relay: Engine) -> None:
+    with tunnel(relay) as pair:
+        taken = fill(pair.client) - unsent(pair.client)
+        fill(pair.target)
+        reset(pair.client)
+        pair.target.sendall(bytes(8 << 20))  # more than all buffers have room for, and nobody will read it
+        data, error = read_all(pair.target)
+        assert len(data) >= taken
+        assert error == errno.ECONNRESET
+        end = next_end(relay)
+    assert (end.closer, end.cause) == (Closer.CLIENT, Cause.RST)
+
+
 def test_a_reset_waits_as_long_as_its_bytes_make_progress(timed: Engine, clock: HandClock) -> None:
     with tunnel(timed, before=narrow) as pair:
         taken = fill(pair.target) - unsent(pair.target)

@@ -86,6 +86,20 @@ class Pump:
             source.pipe = None
         return pumped
 
+    def discard(self, source: Side) -> bool:
+        """Read what there is and throw it away; say whether there may be more."""
+        assert source.sock is not None
+        try:
+            for _ in range(_ROUNDS):
+                if not source.sock.recv_into(self._buffer):
+                    return False
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            source.fail(error)
+            return False
+        return True
+
     def drop(self, source: Side) -> None:
         """Give up what is in the pipe of a side."""
         if source.pipe is not None:

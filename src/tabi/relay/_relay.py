@@ -7,8 +7,9 @@ with lost data:
   ended they are closed without it.
 - A reset is passed on as a reset, behind the bytes that came before it. They sit in four places: the kernel's
   receive queue of the broken side (it survives a reset), our `out`, a pipe, and the send queue of the living
-  side, which SO_LINGER 0 would throw away. So the flow *lingers*: what the living side sends is ignored, the
-  rest is delivered until SIOCOUTQ says 0, and then it is reset, or earlier when that makes no progress.
+  side, which SO_LINGER 0 would throw away. So the flow *lingers*: what the living side sends is thrown
+  away, for who is stuck in sending does not read; the rest is delivered until SIOCOUTQ says 0, and then it is reset,
+  or earlier when that makes no progress.
 - SO_ERROR is asked before any read: after a FIN it is the only sign of a reset, and every call that meets the
   error first takes it away: from then on a read says that the side has ended in order. So who has met an error before
   the flow was ours must say so. RDHUP and HUP alone say nothing but "read".
@@ -425,6 +426,8 @@ class Relay:
             pumped = self._pump_within(flow.share, broken, living)
         if pumped is Pumped.MORE:
             self._queue(flow, broken)
+        if not living.err and self._pump.discard(living):  # who is stuck in sending would never read
+            self._queue(flow, living)
         if living.err or (pumped is Pumped.ENDED and not living.unsent()):
             self._finish(flow, *flow.verdict())
         else:

@@ -59,6 +59,19 @@ cdef inline void drop(Pump *pump, Side *source) noexcept nogil:
         source.pipe = 0
 
 
+cdef inline bint discard(Pump *pump, Side *source) noexcept nogil:
+    """Read what there is and throw it away; say whether there may be more."""
+    cdef int number
+    cdef ssize_t count
+    for number in range(ROUNDS):
+        count = recv(source.fd, pump.buffer, READ_SIZE, MSG_DONTWAIT)
+        if count <= 0:
+            if count < 0 and errno != EAGAIN:
+                flows.fail(source, errno)
+            return False
+    return True
+
+
 cdef inline bint is_bulk(Pump *pump, Side *source, Side *sink) noexcept nogil:
     """Say whether a stream is worth a splice; if so, its sink gets the congestion control of such."""
     if source.big < pump.splice_after:

@@ -99,6 +99,7 @@ cdef inline void linger(Relay *relay, Flow *flow, Side *side) noexcept nogil:
     cdef Side *broken
     cdef Side *living
     cdef Pumped pumped = WAITS
+    cdef bint has_more = False
     if flow.linger == NULL and not begin_linger(relay, flow, side):
         cut(relay, flow, ERROR)
         return
@@ -106,12 +107,16 @@ cdef inline void linger(Relay *relay, Flow *flow, Side *side) noexcept nogil:
     living = flows.peer_of(broken)
     if not living.err:
         pumped = pump(relay, flow, broken, living, False)
+    if not living.err:
+        has_more = pumps.discard(&relay.pump, living)  # who is stuck in sending would never read
     if living.err or (pumped == ENDED and not flows.unsent(living)):
         finish_by_peer(relay, flow)
         return
     arm(relay, flow)
     if pumped == MORE:
         queue(relay, flow, broken)
+    if has_more and flow.node.state == LIVE:
+        queue(relay, flow, living)
 
 
 cdef inline void pass_fin(Relay *relay, Flow *flow, Side *source, Side *sink) noexcept nogil:
