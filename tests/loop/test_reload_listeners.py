@@ -176,6 +176,7 @@ def test_the_log_says_in_one_line_what_a_reload_has_changed(
                 (row,) = server.rows("reload")
                 assert row == {
                     "generation": 2, "opened": [f"[::1]:{port}"], "closed": [f"127.0.0.1:{port}"], "ended": 1,
+                        "missing": [],
                 }  # fmt: skip
             line = server.line("reloaded")
         assert line == (

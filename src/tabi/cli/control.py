@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,11 +56,21 @@ def _reload(arguments: argparse.Namespace) -> int:
     for line in folded([Problem.from_dict(one) for one in answer["problems"]]):
         print(line, file=sys.stderr)
     print("reloaded")
+    _tell_missing(answer["rows"][0].get("missing", ()))
     return 0
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    return _list(arguments, "status", {}, ("worker", "pid", "sessions", "tunnels"))
+    answer = _ask(arguments, "status")
+    code = _show(arguments, answer, ("worker", "pid", "sessions", "tunnels"))
+    if answer["ok"] and not arguments.json:
+        _tell_missing(set(range(answer.get("wanted", 0))) - {row["worker"] for row in answer["rows"]})
+    return code
+
+
+def _tell_missing(workers: Iterable[int]) -> None:
+    for index in sorted(workers):
+        print(f"tabi: worker {index} is missing; the server's log says why", file=sys.stderr)
 
 
 def _sessions(arguments: argparse.Namespace) -> int:
@@ -89,7 +100,10 @@ def _lockouts(arguments: argparse.Namespace) -> int:
 
 
 def _list(arguments: argparse.Namespace, what: str, picked: dict[str, str], columns: tuple[str, ...]) -> int:
-    answer = _ask(arguments, what, picked)
+    return _show(arguments, _ask(arguments, what, picked), columns)
+
+
+def _show(arguments: argparse.Namespace, answer: dict[str, Any], columns: tuple[str, ...]) -> int:  # JSON
     if _show_json(arguments, answer):
         return 0 if answer["ok"] else 1
     if not answer["ok"]:

@@ -240,6 +240,7 @@ def _describe(reloaded: Reloaded) -> str:
         if addresses:
             parts.append(f"{word} {', '.join(map(str, addresses))}")
     parts.append(f"{reloaded.ended} session{'' if reloaded.ended == 1 else 's'} ended")
+    parts += (f"worker {index} is missing" for index in reloaded.missing)
     return "; ".join(parts)
 
 

@@ -2,7 +2,8 @@
 
 One JSON object per connection and direction, each ended by a newline: ``{"do": "reload"}`` in, ``{"ok": true,
 "rows": […]}`` or ``{"ok": false, "error": "…"}`` out. With a reload comes ``"problems": […]``: the errors and warnings
-of the file, as `tabi check --json` has them; none where something else was in the way.
+of the file, as `tabi check --json` has them; none where something else was in the way. With ``status`` come
+``"wanted"`` and ``"running"``: how many workers there should be, and how many there are.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from typing import Any, Final
 from tabi.config.problems import ConfigurationError
 from tabi.errors import ConfigError, TabiError, UsageError
 from tabi.net.tasks import spawn
-from tabi.server.live import FIELDS
+from tabi.server.live import FIELDS, Row
 from tabi.server.supervisor import Reloaded, Supervisor
 
 __all__ = ["ControlServer", "ask", "default_path"]
@@ -117,9 +118,14 @@ class ControlServer:
             what, arguments = _read(line)
             if what == "reload":
                 return await self._reloaded()
-            return {"ok": True, "rows": await self._supervisor.ask(what, arguments)}
+            rows = await self._supervisor.ask(what, arguments)
+            return {"ok": True, "rows": rows} | (self._count(rows) if what == "status" else {})
         except TabiError as error:
             return {"ok": False, "error": str(error)}
+
+    def _count(self, rows: list[Row]) -> dict[str, int]:
+        """Tell how many workers there should be, and how many serve."""
+        return {"wanted": self._supervisor.wanted, "running": len(rows)}
 
     async def _reloaded(self) -> dict[str, Any]:  # JSON
         try:
@@ -137,6 +143,7 @@ def _row(reloaded: Reloaded) -> dict[str, Any]:  # JSON
         "opened": [str(address) for address in reloaded.opened],
         "closed": [str(address) for address in reloaded.closed],
         "ended": reloaded.ended,
+        "missing": list(reloaded.missing),
     }
 
 

@@ -16,7 +16,7 @@ import contextlib
 import itertools
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
@@ -58,10 +58,11 @@ class Listener:
         # one that also takes IPv4 may stay beside a listener for IPv4, which the kernel prefers
         return endpoint in (self.asked, self.bound) and (only6 or not self.only6)
 
-    def close(self) -> None:
-        """Close our descriptors; those of the workers are their own."""
-        for sock in self.sockets:
-            sock.close()
+    def close(self, *, but: Container[int] = ()) -> None:
+        """Close our descriptors but those for some workers; what a worker has is its own."""
+        for worker, sock in enumerate(self.sockets):
+            if worker not in but:
+                sock.close()
 
 
 class Listening:
@@ -135,9 +136,8 @@ class Listening:
         return gone
 
     def leave(self, worker: int, gone: Iterable[Listener]) -> None:
-        """Keep the sockets of a worker that has not emptied their queues, for its successor."""
-        kept = self._left.setdefault(worker, [])
-        kept += (listener.sockets[worker].dup() for listener in gone)
+        """Keep the sockets of a worker that has not emptied their queues for its successor; they are closed here."""
+        self._left.setdefault(worker, []).extend(listener.sockets[worker] for listener in gone)
 
     def left(self, worker: int) -> tuple[socket.socket, ...]:
         """Give the sockets that a successor is to empty and to close."""

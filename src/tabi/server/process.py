@@ -25,7 +25,11 @@ _logger = logging.getLogger("tabi")
 
 
 class WorkerProcess:
-    """One worker as the supervisor sees it."""
+    """One worker as the supervisor sees it.
+
+    Raises:
+        OSError: no process can be started, for want of descriptors or memory, say; nothing is left of it.
+    """
 
     def __init__(self, index: int) -> None:
         ours, theirs = Channel.pair()
@@ -33,12 +37,11 @@ class WorkerProcess:
         self.channel = ours
         self.started = time.monotonic()
         with theirs:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "tabi.server.worker", str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
-        self.pidfd = os.pidfd_open(self.process.pid)
+            try:
+                self.process, self.pidfd = _start(theirs.fileno())
+            except OSError:
+                ours.close()
+                raise
         self.verdict: asyncio.Future[Ready | Unready] | None = None
         self._awaited = 0  # the generation that `verdict` is about
         self.answers: dict[int, asyncio.Future[list[Row]]] = {}
@@ -129,6 +132,21 @@ class WorkerProcess:
             await self.ended.wait()
 
 
+def _start(channel: int) -> "tuple[subprocess.Popen[bytes], int]":
+    """Start a worker's process; gives it and a descriptor that tells of its end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tabi.server.worker", str(channel)], stdin=subprocess.DEVNULL, pass_fds=[channel]
+    )
+    try:
+        return process, os.pidfd_open(process.pid)
+    except OSError:  # nobody would hear of its end
+        process.kill()
+        process.wait()
+        raise
+
+
 def text_of(error: Exception) -> str:
-    """Say why a worker did not answer."""
+    """Say why a worker did not answer, or could not be started."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error) or "not in time"

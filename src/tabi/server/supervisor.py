@@ -30,7 +30,7 @@ from tabi.server.sharedtable import SharedTable
 
 __all__ = ["Reloaded", "Supervisor"]
 
-RESTART_PAUSE: Final = 1.0  # seconds before a worker that died young is started again
+RESTART_PAUSE: Final = 1.0  # seconds before a worker that died young, or could not be started, is started again
 YOUNG: Final = 5.0  # seconds
 DISCARD_WITHIN: Final = 5.0  # seconds for a worker to hear that nothing comes of a reload
 
@@ -45,12 +45,14 @@ class Reloaded(NamedTuple):
         opened: where the server listens since.
         closed: where it does not listen any more.
         ended: sessions that the new configuration refuses.
+        missing: numbers of the workers that do not run and could not be started now either.
     """
 
     generation: int
     opened: tuple[Endpoint, ...]
     closed: tuple[Endpoint, ...]
     ended: int
+    missing: tuple[int, ...] = ()
 
 
 class Supervisor:
@@ -77,6 +79,7 @@ class Supervisor:
         self._workers: dict[int, WorkerProcess] = {}
         self._generation = 0
         self._numbers = itertools.count(1)
+        self._unstarted: set[int] = set()  # workers of which the log says that they cannot be started
         self._reloading = asyncio.Lock()
         self._stopping = False
 
@@ -84,6 +87,11 @@ class Supervisor:
     def addresses(self) -> tuple[Endpoint, ...]:
         """Where the server listens."""
         return self._listening.addresses
+
+    @property
+    def wanted(self) -> int:
+        """How many workers there should be."""
+        return self._count
 
     async def start(self) -> None:
         """Load, bind, start every worker, and return when all accept.
@@ -108,10 +116,12 @@ class Supervisor:
             for error in await asyncio.gather(*starting, return_exceptions=True):
                 if isinstance(error, BaseException):
                     await self.stop(0.0)
+                    if isinstance(error, OSError):
+                        raise ConfigError(f"workers cannot be started: {text_of(error)}") from None
                     raise error
 
     async def reload(self) -> Reloaded:
-        """Load the configuration anew and have all workers live by it.
+        """Load the configuration anew and have all workers live by it; those that are missing are started.
 
         Raises:
             ConfigError: it cannot be used, or a worker could not; nothing has changed then.
@@ -131,7 +141,9 @@ class Supervisor:
                 await asyncio.gather(*(self._discard(worker) for worker in tuple(self._workers.values())))
                 self._listening.discard(listeners)
                 raise
-            return await self._swap_all(configuration, listeners)
+            reloaded = await self._swap_all(configuration, listeners)
+            await asyncio.gather(*map(self._fill, range(self._count)))
+            return reloaded._replace(missing=tuple(sorted(set(range(self._count)) - self._serving())))
 
     async def ask(self, what: str, arguments: Mapping[str, str] | None = None) -> list[Row]:
         """Give the rows of an answer: of lockouts, which all workers share, ours; else those of each that answers.
@@ -200,6 +212,12 @@ class Supervisor:
     # workers
 
     async def _start_worker(self, index: int) -> None:
+        """Start one and wait until it accepts.
+
+        Raises:
+            ConfigError: it did not get that far; its death starts the next try.
+            OSError: there is no process, so that no death will.
+        """
         worker = self._workers[index] = WorkerProcess(index)
         asyncio.get_running_loop().add_reader(worker.pidfd, self._on_death, worker)
         left = self._listening.left(index)
@@ -253,7 +271,7 @@ class Supervisor:
         for index in set(range(self._count)) - swapped:
             self._listening.leave(index, gone)
         for listener in gone:
-            listener.close()
+            listener.close(but=set(range(self._count)) - swapped)
         total = sum(count or 0 for count in ended)
         return Reloaded(self._generation, opened, tuple(one.bound for one in gone), total)
 
@@ -293,14 +311,35 @@ class Supervisor:
         _ = spawn(self._replace(worker), name=f"replace worker {worker.index}")
 
     async def _replace(self, dead: WorkerProcess) -> None:
-        if time.monotonic() - dead.started < YOUNG:
-            await asyncio.sleep(RESTART_PAUSE)
-        async with self._reloading:
-            if not self._stopping:
-                try:
-                    await self._start_worker(dead.index)
-                except ConfigError as error:
-                    _logger.error("%s", error)
+        pause, is_begun = RESTART_PAUSE if time.monotonic() - dead.started < YOUNG else 0.0, False
+        while not is_begun:
+            await asyncio.sleep(pause)
+            async with self._reloading:
+                is_begun = await self._fill(dead.index)
+            pause = RESTART_PAUSE
+
+    async def _fill(self, index: int) -> bool:
+        """Start a worker where none is; False where there could be no process, so that nothing starts the next try."""
+        if self._stopping or index in self._workers:
+            return True
+        try:
+            await self._start_worker(index)
+        except ConfigError as error:
+            _logger.error("%s", error)
+        except OSError as error:
+            if index not in self._unstarted:
+                self._unstarted.add(index)
+                _logger.error("worker %d cannot be started: %s; tried again until it can be", index, text_of(error))
+            return False
+        else:
+            if index in self._unstarted:
+                _logger.warning("worker %d is started at last", index)
+        self._unstarted.discard(index)
+        return True
+
+    def _serving(self) -> set[int]:
+        """Say which workers have got as far as to accept."""
+        return {worker.index for worker in self._workers.values() if worker.has_now}
 
     def _tell_moved(self, own: frozenset[Address]) -> None:
         """Have every worker judge by other addresses of this host."""
