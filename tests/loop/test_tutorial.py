@@ -9,11 +9,13 @@ import pytest
 from helpers.configured import Configured, asked_as, configured
 from helpers.pages import ROOT, blocks, steps
 from helpers.programs import run
+from tabi.cli.main import main
 
 PAGE = ROOT / "docs" / "tutorial" / "first-proxy.md"
 TOML = next(block.text for block in blocks(PAGE) if block.language == "toml")
 HERE = TOML.replace("127.0.0.1:1080", "127.0.0.1:0")
 STEPS = [step for block in blocks(PAGE) if block.language == "console" for step in steps(block)]
+SESSIONS = next(step.output for step in STEPS if step.command == "tabi sessions")
 PASSWORD = b"correct horse"
 
 
@@ -45,8 +47,24 @@ def test_rule_of_the_page_refuses_mail(server: Configured) -> None:
 
 
 def test_sessions_has_the_columns_of_the_page(server: Configured) -> None:
-    shown = next(step.output for step in STEPS if step.command == "tabi sessions")
-    assert server.tabi("sessions").stdout.split() == shown.splitlines()[0].split()
+    assert server.tabi("sessions").stdout.split() == SESSIONS.splitlines()[0].split()
+
+
+def test_sessions_prints_a_row_as_the_page_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The server's answer is typed here: a session to port 80 of a public address is none that a test may have."""
+    row = {"worker": 0, "session": 3, "client": "127.0.0.1:39672", "user": "alice", "command": "connect"}
+    row |= {"target": "example.org:80", "to": "93.184.216.34:80", "rule": "alice, the web", "stage": "relay"}
+    row |= {"up": 78, "down": 0, "age": 1.2, "idle": 1.1}
+    monkeypatch.setattr("tabi.server.control.ask", lambda *_: {"ok": True, "rows": [row]})
+    assert main(["sessions"]) == 0
+    assert capsys.readouterr().out == SESSIONS
+
+
+@pytest.mark.parametrize("page", [PAGE, PAGE.with_suffix(".zh.md")], ids=lambda page: page.name)
+def test_both_pages_show_the_same_sessions(page: Path) -> None:
+    assert SESSIONS in page.read_text()
 
 
 def test_changing_it_while_it_runs_is_as_the_page_shows(server: Configured) -> None:
