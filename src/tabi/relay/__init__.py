@@ -5,7 +5,6 @@ runs everywhere, and `_engine`, compiled, whose thread never waits for Python's 
 """
 
 from tabi.relay._choice import choose, choose_ferry
-from tabi.relay._engine_py import PureEngine
 from tabi.relay.ferry import Ferry
 from tabi.relay.interface import Cause, Closer, End, Engine, FlowLimits, Live
 from tabi.relay.lane import LaneEngine
@@ -13,7 +12,6 @@ from tabi.relay.rows import SharedRows
 
 __all__ = [
     "ENGINE_NAME",
-    "LANE_BY_DEFAULT",
     "Cause",
     "Closer",
     "End",
@@ -30,9 +28,6 @@ __all__ = [
 
 _Build = choose()
 _Ferry = choose_ferry(_Build)
-
-LANE_BY_DEFAULT: bool = _Build is PureEngine
-"""Whether the engine's express lane is opened unless somebody says otherwise."""
 
 ENGINE_NAME: str = _Build.name  # type: ignore[attr-defined]  # a class attribute of both builds
 

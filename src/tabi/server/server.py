@@ -31,7 +31,7 @@ from tabi.net.resolver import Resolver
 from tabi.net.watch import Watch
 from tabi.policy import loopback
 from tabi.policy.verdict import Context, Limits, Policy, Request, Verdict
-from tabi.relay import LANE_BY_DEFAULT, Engine, make_engine, make_lane_engine
+from tabi.relay import Engine, make_engine, make_lane_engine
 from tabi.relay.lane import Exhausted, Handover, LaneEngine
 from tabi.server import associate, bind, connect, resolve
 from tabi.server.accounts import Accounts
@@ -89,8 +89,7 @@ class Server:
         numbers: of the sessions, each another one; the default counts from 1, or as the table of the lane does.
         upstreams: by name, what rules call by `via`.
         workers: processes that share what the system grants a user, such as pipes.
-        lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: as TABI_LANE says, 1 or 0,
-            or else with the pure build of the engine only.
+        lane: whether the engine serves the plain case by itself (`tabi.relay.lane`); None: unless TABI_LANE is 0.
     """
 
     policy: Policy  # an attribute and not a method: it is called without self
@@ -486,4 +485,4 @@ class Server:
 
 
 def _wants_lane() -> bool:
-    return {"0": False, "1": True}.get(os.environ.get("TABI_LANE", ""), LANE_BY_DEFAULT)
+    return os.environ.get("TABI_LANE", "") != "0"
