@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import stat
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import is_reset
 
 OPEN = LISTEN + JSON + ALLOW
+STANDARD = 3  # descriptors that every process has; a limit of so many leaves none to open
+TRIES = 3
 
 
 @pytest.fixture
@@ -77,6 +80,32 @@ def test_a_path_that_cannot_be_used_is_told(tmp_path: Path, path: str) -> None:
     assert done.returncode == 1
     assert "choose another path by --control" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_one_that_has_to_wait_for_a_descriptor_is_told_once_and_answered(server: Configured) -> None:
+    assert len(server.rows("status")) == 2
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    for _ in range(2):  # it is told anew once it could be accepted
+        told = len(server.errors)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(PATIENCE)
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (STANDARD, before[1]))
+            sock.connect(str(server.control))
+            sock.sendall(b'{"do": "status"}\n')
+            until(lambda told=told: len(server.errors) > told, "a line about it")
+            turns = switches(server.process.pid)
+            until(lambda turns=turns: switches(server.process.pid) > turns + TRIES, "several tries")
+            resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+            assert json.loads(read_all(sock))["running"] == 2
+        assert server.errors[told:] == [
+            "tabi: error: the control socket cannot accept: Too many open files; tried again until it can"
+        ]
+
+
+def switches(process: int) -> int:
+    """Count how often a process has gone to sleep and been woken: each try to accept is once."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
 
 # clients that mean ill

@@ -8,6 +8,7 @@ of the file, as `tabi check --json` has them; none where something else was in t
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,7 +24,9 @@ from tabi.server.supervisor import Reloaded, Supervisor
 __all__ = ["ControlServer", "ask", "default_path"]
 
 MOST: Final = 65_536  # bytes of a request
+BACKLOG: Final = 100  # clients that wait to be accepted
 PATIENCE: Final = 30.0  # seconds for a client to say what it wants
+PAUSE: Final = 0.2  # seconds without accepting once descriptors have run out
 ANSWER_WITHIN: Final = 60.0  # seconds for a reload of a large configuration
 QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "sessions": FIELDS,
@@ -33,6 +36,9 @@ QUESTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "lift": ("client", "user"),
 }
 """What can be asked, and what it can be picked by."""
+
+
+_logger = logging.getLogger("tabi")
 
 
 def default_path() -> Path:
@@ -58,7 +64,8 @@ class ControlServer:
         self._supervisor = supervisor
         self._reload = reload
         self._inode = 0
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._resume: asyncio.TimerHandle | None = None  # while descriptors have run out
         self.path = path
 
     async def start(self) -> None:
@@ -76,32 +83,47 @@ class ControlServer:
             if self.path.exists() and not self.path.is_socket():
                 raise ConfigError(f"{self.path} is a file of another kind; choose another path by --control")
             self.path.unlink(missing_ok=True)
-            mask = os.umask(0o177)
-            try:
-                self._server = await asyncio.start_unix_server(self._on_client, self.path, limit=MOST)
-            finally:
-                os.umask(mask)
+            self._listener = _listen(self.path)
             self._inode = self.path.stat().st_ino
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
         except OSError as error:
             why = error.strerror or str(error)  # a path that is too long has no errno
             raise ConfigError(f"control socket {self.path}: {why}; choose another path by --control") from None
 
     async def stop(self) -> None:
         """End, and take the socket away."""
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            if self._resume is not None:
+                self._resume.cancel()
+            self._listener.close()
             try:
                 if self.path.stat().st_ino == self._inode:
                     self.path.unlink()
             except OSError:  # somebody else took it away, which is as good
                 pass
 
-    def _on_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        _ = spawn(
-            self._serve(reader, writer), name="control"
-        )  # a task of asyncio's own tells of its cancellation
+    def _accept(self, listener: socket.socket) -> None:
+        """Accept one; without a descriptor for it pause, which asyncio's own server tells of without end."""
+        try:
+            sock = listener.accept()[0]
+        except BlockingIOError:
+            return
+        except OSError as error:
+            asyncio.get_running_loop().remove_reader(listener)
+            if self._resume is None:
+                _logger.error("the control socket cannot accept: %s; tried again until it can", error.strerror)
+            self._resume = asyncio.get_running_loop().call_later(PAUSE, self._go_on, listener)
+            return
+        self._resume = None
+        _ = spawn(self._serve(sock), name="control")
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _go_on(self, listener: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=sock, limit=MOST)
         try:
             async with asyncio.timeout(PATIENCE):
                 line = await reader.readline()
@@ -197,6 +219,22 @@ def ask(path: Path, do: str, arguments: Mapping[str, str] | None = None) -> dict
     except ValueError:
         raise ConfigError(f"{path}: what answers there is no tabi") from None
     return answer
+
+
+def _listen(path: Path) -> socket.socket:
+    """Open a socket that its owner alone can use."""
+    sock = socket.socket(socket.AF_UNIX)
+    mask = os.umask(0o177)
+    try:
+        sock.bind(str(path))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    finally:
+        os.umask(mask)
+    sock.setblocking(False)
+    return sock
 
 
 def _is_alive(path: Path) -> bool:
