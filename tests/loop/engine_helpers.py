@@ -213,12 +213,16 @@ def unsent(end: socket.socket) -> int:
 
 
 def fill(end: socket.socket, most: int = 64 << 20) -> int:
-    """Send until everything in between is full: no byte is taken and none is acknowledged for a while."""
+    """Send until everything in between is full: no byte is taken and none is acknowledged for a while.
+
+    That is longer than the kernel waits before it probes a closed window, 200 ms and then 400: a probe may be taken,
+    and make room for some thousand bytes more.
+    """
     block = bytes(range(256)) * 256
     sent, quiet = 0, 0
     state = (-1, -1)
     end.setblocking(False)
-    while sent < most and quiet < 40:
+    while sent < most and quiet < 100:
         try:
             sent += end.send(block)
         except BlockingIOError:

@@ -169,12 +169,12 @@ def test_a_byte_is_counted_when_the_other_kernel_has_taken_it(relay: Engine) -> 
 
     with tunnel(relay, before=small_buffers, prepare=remember) as pair, legs[0]:
         sent = fill(pair.client)
-        with_the_kernels = waiting(pair.target) + unsent(legs[0])
+        # The counts are read one after the other, and a probe of the closed window may move bytes in between.
+        until(lambda: relay.snapshot()[0].up == waiting(pair.target) + unsent(legs[0]), "the counts to agree")
         (live,) = relay.snapshot()
-        assert (live.up, live.down) == (with_the_kernels, 0)
-        assert live.up < sent
+        assert live.down == 0
         relay.kill([pair.flow], Cause.KILL)
-        assert next_end(relay).up == with_the_kernels
+        assert 0 < live.up <= next_end(relay).up < sent
 
 
 def test_an_urgent_byte_is_data_and_stops_nothing(relay: Engine) -> None:
