@@ -45,7 +45,7 @@ async def open_upstream_leg(session: Session, verdict: Verdict) -> "UpstreamLeg"
     bounds = await routes.through(session, _ANYWHERE, route, ask)
     try:
         return UpstreamLeg(bounds, verdict.grants.egress, session.server.loop)
-    except TabiError:
+    except BaseException:
         for bound in bounds:
             _control(bound).close()
         raise
@@ -124,7 +124,10 @@ def _open(control: socket.socket, relay: Endpoint, egress: Address | str | None)
     if isinstance(relay.host, Name):
         raise TypeError("the nearest proxy was reached at an address")
     family = socket.AF_INET if relay.host.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    except OSError as error:
+        raise dial_error(error, relay, stage=Stage.ASSOCIATE) from None
     try:
         if isinstance(egress, str):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, egress.encode() + b"\0")
