@@ -187,7 +187,7 @@ def test_processes_that_are_killed_at_any_moment_leave_whole_rows_and_a_free_loc
     with working(failures, shape, notes=100_000_000, keys=40) as processes:
         for process in processes:
             seen = moments(failures)
-            until(lambda: moments(failures) != seen, "the processes to go on")  # noqa: B023  called at once
+            until(lambda seen=seen: moments(failures) != seen, "the processes to go on")
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE)
     assert {key for _, key in failures.pairs.taken()} <= {(b"here", b"%d" % key) for key in range(40)}

@@ -364,7 +364,7 @@ def test_workers_that_are_killed_at_any_moment_leave_a_table_that_works() -> Non
     with working(4, 3, tries=10_000_000, rows=32, clients=20) as workers:
         for column, process in enumerate(workers.processes):
             seen = workers.held
-            until(lambda: workers.held != seen, "the workers to go on")  # noqa: B023  called at once
+            until(lambda seen=seen: workers.held != seen, "the workers to go on")
             process.send_signal(signal.SIGKILL)
             process.wait(PATIENCE)
             workers.table.clear(column)
