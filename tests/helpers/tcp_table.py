@@ -8,6 +8,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from helpers.socks import LINGER_ZERO
 from helpers.waiting import PATIENCE, until
@@ -38,8 +39,8 @@ def reset_in_queue(client: socket.socket) -> None:
     until(lambda: (far, near) not in {(local, remote) for local, remote, _ in _sockets()}, "the reset to arrive")
 
 
-def unread(sock: socket.socket) -> int:
-    """Count the bytes that have arrived and were not read (SIOCINQ, tcp(7))."""
+def unread(sock: socket.socket | IO[bytes]) -> int:
+    """Count the bytes that have arrived and were not read (SIOCINQ, tcp(7)); of a pipe, either end tells (pipe(7))."""
     return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

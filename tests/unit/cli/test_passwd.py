@@ -1,5 +1,6 @@
 """`tabi passwd` as users start it: at a terminal, or with a line on standard input."""
 
+import errno
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.tcp_table import unread
 from helpers.waiting import PATIENCE, until
 from tabi.config.stored import Hash, parse_stored
 from tabi.server.passwords import matches
@@ -109,11 +111,19 @@ class Terminal:
 
     @property
     def shown(self) -> str:
+        self._read()
+        return self._shown.decode()
+
+    def _read(self) -> bool:
+        """Take what the screen has got by now; False: the other side is closed, and no more will come."""
         try:
             self._shown += os.read(self._ours, 65536)
-        except (BlockingIOError, OSError):  # nothing new; the other side is closed
-            pass
-        return self._shown.decode()
+        except BlockingIOError:  # nothing new
+            return True
+        except OSError as error:
+            assert error.errno == errno.EIO, error
+            return False
+        return True
 
     def answer(self, prompt: str, times: int, text: str) -> None:
         until(lambda: self.shown.count(prompt) == times, lambda: f"{prompt} in {self.shown}")
@@ -122,7 +132,7 @@ class Terminal:
     def finish(self) -> tuple[int, bytes]:
         with self.process:
             out, _ = self.process.communicate(timeout=PATIENCE)
-        _ = self.shown
+        until(lambda: not self._read(), "all that it wrote")
         os.close(self._ours)
         return self.process.returncode, out
 
@@ -162,8 +172,10 @@ def test_nobody_sees_the_password_in_the_list_of_processes() -> None:
         assert process.stdout is not None
         process.stdin.write(b"hunter2")  # no end of the line yet: it goes on reading
         process.stdin.flush()
-        seen = b"".join(Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
+        until(lambda: not unread(process.stdin), "the password to be read")  # so it is tabi, and has all its arguments
+        cmdline, environ = (Path(f"/proc/{process.pid}/{name}").read_bytes() for name in ("cmdline", "environ"))
         process.stdin.close()
         assert opened_by(process.stdout.read(), b"hunter2")
-    assert b"passwd" in seen
-    assert b"hunter2" not in seen
+    assert cmdline.endswith(b"\0tabi\0passwd\0")
+    assert b"PATH=" in environ
+    assert b"hunter2" not in cmdline + environ
