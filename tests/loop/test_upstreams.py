@@ -34,9 +34,9 @@ def url(where: Where, scheme: str = "socks5h", login: str = "") -> str:
     return f"{scheme}://{login}{where[0]}:{where[1]}"
 
 
-def upstream(name: str, *urls: str) -> str:
+def upstream(name: str, *urls: str, more: str = "") -> str:
     """Write an [[upstream]] that rests for an hour."""
-    return f'[[upstream]]\nname = "{name}"\nurl = {list(urls)}\ncool_down = "1 h"\n'
+    return f'[[upstream]]\nname = "{name}"\nurl = {list(urls)}\ncool_down = "1 h"\n{more}'
 
 
 class Routing:
@@ -236,6 +236,20 @@ def test_next_upstream_serves_where_the_first_has_failed_and_then_that_rests(
         here.server.idle()
         assert [line["via"] for line in here.server.lines] == ["spare"] * 3
     assert len(came) == 1
+
+
+def test_upstreams_are_picked_by_their_weights_and_the_others_serve_where_one_has_failed(
+    office: Running, echo: Where, nobody: Where
+) -> None:
+    spare = upstream("spare", url(office.address), more="weight = 0\n")
+    rule = ANYTHING + 'via = ["spare", "office"]\npick = "weight"\n'
+    for where, serves in ((office.address, "office"), (nobody, "spare")):
+        with routing(spare, upstream("office", url(where)), rule) as here:
+            for _ in range(2):
+                with connect5(here.address, *echo) as sock:
+                    assert echoes(sock)
+            here.server.idle()
+            assert [line["via"] for line in here.server.lines] == [serves] * 2
 
 
 def test_what_rests_is_tried_all_the_same_where_nothing_else_serves(

@@ -258,10 +258,19 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
     egress = "the address that the kernel chooses" if grants.egress is None else str(grants.egress)
     yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if answer.looked_up else ''}"
     if grants.via:
-        yield f"via: {', then '.join(grants.via)}{_said_of_name(answer, grants)}"
+        yield f"via: {_ways(configuration, grants)}{_said_of_name(answer, grants)}"
     for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
         if granted:
             yield f"{word}: yes"
+
+
+def _ways(configuration: "Configuration", grants: "Grants") -> str:
+    if grants.pick == "order":
+        return ", then ".join(grants.via)
+    weights = {name: configuration.upstreams[name].weight for name in grants.via}
+    total = sum(weights.values())
+    shares = " or ".join(f"{name} ({weight} in {total})" for name, weight in weights.items())
+    return f"{shares}, by chance, and where it has failed the others"
 
 
 def _said_of_name(answer: "Explanation", grants: "Grants") -> str:

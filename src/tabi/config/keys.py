@@ -448,6 +448,14 @@ _UPSTREAM = Table(
             help="How long it rests after a proxy on it could not be reached, refused our password, or did not speak "
             "its protocol. While it rests it is tried after the other upstreams of a rule, and never left out.",
         ),
+        Key(
+            name="weight",
+            kind=count(0, 1000),
+            default="1",
+            example="3",
+            help="How many sessions it has beside the weights of the others, where a rule says `pick = \"weight\"`. "
+            "0: only those for which the others have failed.",
+        ),
     ),
 )
 
@@ -563,6 +571,11 @@ _RULE = Table(
             help="Upstreams to go through: the first, and where it has failed the next. What a proxy answers about a "
             "target is the answer; it is not asked for elsewhere, nor directly. A name is looked up here, each address "
             "is judged, and the address is what the upstream is asked for, unless no rule could refuse any address.",
+        ),
+        Key(
+            name="pick", kind=word({"order": "order", "weight": "weight"}), default='"order"', example='"weight"',
+            help="With several upstreams in `via`: which is tried first. `order` is as they are written; `weight` is "
+            "by chance, for each session anew, as their weights say. Where it has failed, the others are tried.",
         ),
         Key(
             name="resolve", kind=word({"here": "here", "upstream": "upstream"}), default='"here"',

@@ -45,9 +45,9 @@ _SHOWN = 8  # entries that `tabi explain` lists
 
 _ALLOW_ONLY = (
     "open", "any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open",
-    "sessions", "rate", "bandwidth", "lifetime", "auth", "literals", "via", "resolve",
+    "sessions", "rate", "bandwidth", "lifetime", "auth", "literals", "via", "pick", "resolve",
 )  # fmt: skip
-_GRANTS = ("any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open", "log", "resolve")
+_GRANTS = ("any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open", "log", "pick", "resolve")
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +236,14 @@ class RuleBuilder:
             self._report.error((*part.path, "via"), "is empty", "leave it out to connect directly", found="[]")
         for entry in via:
             self._check_upstream(entry, by_name=part.get("resolve") == "upstream")
-        if part.has("resolve") and not part.has("via"):
-            self._report.error((*part.path, "resolve"), "has no effect without via", "name an upstream by via")
-        return tuple(dict.fromkeys(entry.value for entry in via))
+        for key in ("pick", "resolve"):
+            if part.has(key) and not part.has("via"):
+                self._report.error((*part.path, key), "has no effect without via", "name an upstream by via")
+        names = tuple(dict.fromkeys(entry.value for entry in via))
+        if len(names) == 1 and part.get("pick") not in (None, "order"):
+            advice = "name others in via, or take it out"
+            self._report.error((*part.path, "pick"), "has no effect with one upstream", advice)
+        return names
 
     def _check_upstream(self, entry: Entry, *, by_name: bool) -> None:
         upstream = self._upstreams.get(entry.value)

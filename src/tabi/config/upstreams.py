@@ -30,11 +30,13 @@ class Upstream:
         name: that rules call it by.
         hops: the proxies, the nearest first.
         cool_down: seconds that it rests after it has failed.
+        weight: its share of the sessions where a rule picks by weight.
     """
 
     name: str
     hops: tuple[Hop, ...]
     cool_down: float = COOL_DOWN
+    weight: int = 1
 
     @property
     def takes_names(self) -> bool:
@@ -78,8 +80,7 @@ class UpstreamBuilder:
             if name in found:
                 self._report.error((*part.path, "name"), "is there already", "choose another name", found=shown(name))
             elif name is not None:
-                cool_down: float | None = part.get("cool_down")
-                found[name] = Upstream(name, hops, COOL_DOWN if cool_down is None else cool_down)
+                found[name] = Upstream(name, hops, **part.given(("cool_down", "weight")))
         return found
 
     def _hops(self, part: Part) -> Iterator[Hop]:

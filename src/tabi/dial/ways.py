@@ -45,10 +45,17 @@ _CANNOT = frozenset({Reply.COMMAND_NOT_SUPPORTED, Reply.ADDRESS_TYPE_NOT_SUPPORT
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Proxies, the nearest first, under the name that rules and logs have for them."""
+    """Proxies, the nearest first, under the name that rules and logs have for them.
+
+    Args:
+        name: of the way.
+        hops: the proxies.
+        weight: see `tabi.dial.picking.by_weight`.
+    """
 
     name: str
     hops: tuple[Hop, ...]
+    weight: int = 1
 
 
 def by_ways(

@@ -14,13 +14,18 @@ from tabi.errors import Reply
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
-__all__ = ["NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Policy", "Request", "Resolves", "Verdict"]
+__all__ = [
+    "NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Picks", "Policy", "Request", "Resolves", "Verdict",
+]  # fmt: skip
 
 LogLevel: TypeAlias = Literal["none", "debug", "info", "warning"]
 """How much a session's line matters, by growing weight; none: it leaves no line."""
 
 Resolves: TypeAlias = Literal["here", "upstream"]
 """Who looks up the names that go to an upstream."""
+
+Picks: TypeAlias = Literal["order", "weight"]
+"""Which of several upstreams a session tries first: that which is named first, or by chance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +117,7 @@ class Grants:
         limits: shared by all sessions that the rule allows.
         log: level of the session's line.
         via: names of upstreams, of which the first that serves is taken; none: directly.
+        pick: in which order they are tried.
         resolve: who looks up a name that goes to an upstream.
     """
 
@@ -125,6 +131,7 @@ class Grants:
     limits: Limits = Limits()
     log: LogLevel = "info"
     via: tuple[str, ...] = ()
+    pick: Picks = "order"
     resolve: Resolves = "here"
 
 

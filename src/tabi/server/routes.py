@@ -105,7 +105,7 @@ async def through(
         return ask(way, asked, reach)
 
     plan = by_ways(
-        upstreams.ways(route.grants.via),
+        upstreams.ways(route.grants),
         target,
         route.addresses,
         ask=ask_one,

@@ -4,6 +4,7 @@ Each process learns by itself, and only from the connections that it makes (pass
 """
 
 import logging
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -12,10 +13,12 @@ from types import MappingProxyType
 from tabi.addr import Address, Endpoint
 from tabi.config.upstreams import Upstream, is_own_listener
 from tabi.dial.direct import DirectOptions, direct
+from tabi.dial.picking import by_weight
 from tabi.dial.ways import Way
 from tabi.dial.wishes import Plan
 from tabi.errors import DeniedError, DialError, ProxyUnreachableError, TabiError
 from tabi.net.ports import is_own_address
+from tabi.policy.verdict import Grants
 
 __all__ = ["Upstreams"]
 
@@ -29,6 +32,7 @@ class Upstreams:
         upstreams: what the configuration has.
         is_own: says whether an address is of this host.
         clock: tells seconds, never backwards.
+        draw: gives random numbers from 0 to below 1; None: those of a generator of its own.
     """
 
     def __init__(
@@ -37,27 +41,31 @@ class Upstreams:
         *,
         is_own: Callable[[Address], bool] = is_own_address,
         clock: Callable[[], float] = time.monotonic,
+        draw: Callable[[], float] | None = None,
     ) -> None:
         self.table = upstreams
-        self._ways = {one.name: Way(one.name, one.hops) for one in upstreams.values()}
+        self._ways = {one.name: Way(one.name, one.hops, one.weight) for one in upstreams.values()}
         self._cool_downs = {one.name: one.cool_down for one in upstreams.values()}
         self._resting: dict[str, float] = {}  # until when
         self._is_own = is_own
         self._clock = clock
+        self._draw = draw or random.Random().random  # not shared with a process that this one was forked from
 
     def __bool__(self) -> bool:
         return bool(self._ways)
 
-    def ways(self, via: Sequence[str]) -> tuple[Way, ...]:
-        """Give the ways that a rule names, in its order; those that rest come last, the most rested first.
+    def ways(self, grants: Grants) -> tuple[Way, ...]:
+        """Give the ways that a rule names, as it picks them; those that rest come last, the most rested first.
 
         Raises:
             DialError: a reload has taken all of them away.
         """
         now = self._clock()
-        known = [self._ways[name] for name in via if name in self._ways]
+        known: Sequence[Way] = [self._ways[name] for name in grants.via if name in self._ways]
         if not known:
-            raise DialError(f"there is no upstream {', '.join(via)} any more")
+            raise DialError(f"there is no upstream {', '.join(grants.via)} any more")
+        if grants.pick == "weight":
+            known = by_weight(known, self._draw)
         return tuple(sorted(known, key=lambda way: self._rest_of(way.name, now)))
 
     def hear(self, way: Way, error: TabiError | None) -> None:

@@ -305,6 +305,15 @@ def test_name_of_which_no_address_could_be_refused_is_not_looked_up_either(
     assert "via: u; it looks db.example.org up, for no rule could refuse any address\n" in told
 
 
+def test_upstreams_that_are_picked_by_weight_are_told_with_their_shares(
+    capsys: pytest.CaptureFixture[str], via: str
+) -> None:
+    text = Path(via).read_text().replace('name = "office"\nurl', 'name = "office"\nweight = 3\nurl', 1)
+    Path(via).write_text(text.replace('via = ["office", "spare"]', 'via = ["office", "spare"]\npick = "weight"'))
+    told = explain(capsys, via, "connect 203.0.113.9:5432")
+    assert "via: office (3 in 4) or spare (1 in 4), by chance, and where it has failed the others\n" in told
+
+
 def test_datagrams_keep_to_the_way_of_their_association(
     capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tabi.config.upstreams import Upstream
 from tabi.errors import DialError, ProxyUnreachableError
 from tabi.machine.url import parse_proxies
+from tabi.policy.verdict import Grants
 from tabi.server.upstreams import Upstreams
 
 VIA = ("a", "b", "c")
@@ -18,17 +19,22 @@ class Resting:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.draws: list[float] = []
         table = {name: Upstream(name, parse_proxies(f"http://{name}.example"), cool_down=10) for name in VIA}
-        self.upstreams = Upstreams(table, clock=lambda: self.now)
+        self.upstreams = Upstreams(table, clock=lambda: self.now, draw=lambda: self.draws.pop(0))
 
     def order(self, *via: str) -> str:
-        return "".join(way.name for way in self.upstreams.ways(via or VIA))
+        return "".join(way.name for way in self.upstreams.ways(Grants(via=via or VIA)))
+
+    def order_by_chance(self, *draws: float) -> str:
+        self.draws = [*draws]
+        return "".join(way.name for way in self.upstreams.ways(Grants(via=VIA, pick="weight")))
 
     def fails(self, name: str) -> None:
-        self.upstreams.hear(self.upstreams.ways([name])[0], GONE)
+        self.upstreams.hear(self.upstreams.ways(Grants(via=(name,)))[0], GONE)
 
     def serves(self, name: str) -> None:
-        self.upstreams.hear(self.upstreams.ways([name])[0], None)
+        self.upstreams.hear(self.upstreams.ways(Grants(via=(name,)))[0], None)
 
 
 def test_order_is_that_of_the_rule() -> None:
@@ -64,6 +70,20 @@ def test_what_fails_again_rests_anew_and_what_serves_rests_no_more() -> None:
     assert resting.order() == "bca"
     resting.serves("a")
     assert resting.order() == "abc"
+
+
+def test_order_by_weight_is_drawn_for_each_session_and_what_rests_is_last() -> None:
+    resting = Resting()
+    assert resting.order_by_chance(0.9, 0.1, 0.5) == "bca"
+    assert resting.order_by_chance(0.1, 0.9, 0.5) == "acb"
+    resting.fails("a")
+    assert resting.order_by_chance(0.1, 0.9, 0.5) == "cba"
+
+
+def test_draws_are_its_own_where_none_are_given() -> None:
+    hops = parse_proxies("http://h.example")
+    table = {"a": Upstream("a", hops, weight=0), "b": Upstream("b", hops, weight=1)}
+    assert [way.name for way in Upstreams(table).ways(Grants(via=("a", "b"), pick="weight"))] == ["b", "a"]
 
 
 def test_failure_and_recovery_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
