@@ -121,7 +121,8 @@ class Terminal:
         except BlockingIOError:  # nothing new
             return True
         except OSError as error:
-            assert error.errno == errno.EIO, error
+            if error.errno != errno.EIO:
+                raise
             return False
         return True
 
