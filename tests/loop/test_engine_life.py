@@ -6,6 +6,7 @@ import os
 import select
 import sys
 import threading
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -66,6 +67,14 @@ def test_a_record_comes_back_in_snapshot_and_end(engine: Engine) -> None:
     assert end.started == live.started
     assert end.ended >= live.last
     assert engine.snapshot() == []
+
+
+def test_an_end_soon_after_another_is_told_of_although_nothing_else_happens(engine: Engine) -> None:
+    with ExitStack() as stack:
+        pairs = [stack.enter_context(tunnel(engine)) for _ in range(20)]
+        for pair in pairs:
+            engine.kill([pair.flow], Cause.KILL)
+            assert next_end(engine).flow == pair.flow
 
 
 def test_a_snapshot_can_be_taken_while_flows_come_and_go(engine: Engine) -> None:

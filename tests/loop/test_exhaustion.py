@@ -211,6 +211,21 @@ def test_a_tunnel_counts_until_it_ends_but_not_as_a_handshake() -> None:
         assert served(server.address, there)
 
 
+def test_what_is_over_makes_room_before_anybody_is_turned_away() -> None:
+    with serving(cap=Caps(connections=1)) as server, target() as there:
+        engine = server.server.engine
+        with connect5(server.address, *there) as first:
+
+            def end_unheard() -> None:
+                first.close()
+                until(lambda: len(engine) == 0, "the end of the tunnel")
+                select.select([engine.fileno()], [], [])
+                os.eventfd_read(engine.fileno())
+
+            server.call_sync(end_unheard)
+            assert served(server.address, there)
+
+
 def failures(there: tuple[str, int]) -> list[bytes]:
     """Whole sessions, each of which ends in another way."""
     return [

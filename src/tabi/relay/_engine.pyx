@@ -149,7 +149,7 @@ cdef class RelayEngine:
         if error:
             self.failure = OSError(error, f"the engine's epoll failed: {os.strerror(error)}")
             loops.shut_down(self.loop, BUG)
-            eventfd_write(self.loop.report, 1)
+            eventfd_write(self.loop.report.fd, 1)
 
     def adopt(
         self, int inbound, int outbound, bytes early, bytes pending, limits, bytes record,
@@ -232,7 +232,7 @@ cdef class RelayEngine:
 
     def fileno(self):
         """Return the eventfd that is readable while ends wait."""
-        return self.loop.report
+        return self.loop.report.fd
 
     def ends(self):
         """Take all ends that wait, the oldest first."""
@@ -240,7 +240,7 @@ cdef class RelayEngine:
         cdef Node *node
         cdef Node *after
         ends = []
-        eventfd_read(self.loop.report, &count)  # first: an end that comes in between rings once too often, not never
+        eventfd_read(self.loop.report.fd, &count)  # first: an end that comes in between rings once too often, not never
         node = take_all(&self.loop.ended)
         while node != NULL:
             after = node.next
@@ -391,8 +391,8 @@ cdef class RelayEngine:
 
     def close(self):
         """Close `fileno`."""
-        close(self.loop.report)
-        self.loop.report = -1  # the number may be somebody else's by now
+        close(self.loop.report.fd)
+        self.loop.report.fd = -1  # the number may be somebody else's by now
 
 
 include "_native/face.pxi"

@@ -21,6 +21,7 @@ from tabi.relay._lane_py import MOST_CALLS, Lane
 from tabi.relay._pipes import PipePool, pipes_of_worker
 from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay._relay import Relay
+from tabi.relay._report import Report, quiet
 from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
 from tabi.relay.lane import Call, Counter, Door, Permit
@@ -105,7 +106,7 @@ class PureEngine:
         self._thread: threading.Thread | None = None
         self._old_interval = 0.0
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._report = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._report = Report()
         pool = PipePool(pipes_of_worker(workers) if pipes is None else pipes)
         steady = choose(congestion)
         self._relay = Relay(self._bell, clock=clock, pipes=pool, splice_after=splice_after, spin=spin, steady=steady)
@@ -161,12 +162,12 @@ class PureEngine:
 
     def fileno(self) -> int:
         """Return the eventfd that is readable while ends wait."""
-        return self._report
+        return self._report.fd
 
     def ends(self) -> list[End]:
         """Take all ends that wait, the oldest first."""
         # Before they are taken: an end that comes in between rings once too often, not never.
-        _quiet(self._report)
+        self._report.quiet()
         with self._lock:
             ends, self._ends = self._ends, []
         return ends
@@ -318,8 +319,7 @@ class PureEngine:
 
     def close(self) -> None:
         """Close `fileno`."""
-        os.close(self._report)
-        self._report = -1  # the number may be somebody else's by now
+        self._report.close()
 
     def _order(self, order: _Order, *, ring: bool = True) -> None:
         """Queue something for the engine's thread, with the lock held."""
@@ -346,7 +346,10 @@ class PureEngine:
             self._ends += ends
             self._over += len(ends)
             self._calls += calls
-        os.eventfd_write(self._report, 1)
+        if calls or self._stopped:
+            self._report.tell()
+        else:
+            self._report.note_ends()
 
     def _serve(self) -> None:
         """Run the engine's thread."""
@@ -362,9 +365,10 @@ class PureEngine:
             self._give_up(error)
 
     def _turn(self) -> None:
-        if self._relay.turn():
+        if self._relay.turn(self._report.wait()):
             self._take_orders()
         self._report_on()
+        self._report.pay()
 
     def _report_on(self) -> None:
         """Publish what the turn has brought."""
@@ -377,7 +381,7 @@ class PureEngine:
                 lane.pause()
 
     def _take_orders(self) -> None:
-        _quiet(self._bell)
+        quiet(self._bell)
         self._rung = False  # before the queue is emptied: whoever comes from here on rings again
         while self._orders:
             try:
@@ -414,6 +418,7 @@ class PureEngine:
             self._lane.close()
         self._relay.close(Cause.SHUTDOWN)
         self._report_on()
+        self._report.pay(at_once=True)
 
     def _give_up(self, error: Exception) -> None:
         """End every flow after a bug, in the plainest way: what the bug was in may be called again by any other."""
@@ -422,7 +427,7 @@ class PureEngine:
             self._failure = error
             late = list(self._orders)
             self._orders.clear()
-        os.eventfd_write(self._report, 1)  # first, should this fail as well
+        self._report.tell()  # first, should this fail as well
         for order in late:
             if isinstance(order, _Task) and order.done is not None:
                 order.done.set()
@@ -433,11 +438,3 @@ class PureEngine:
         for order in late:
             if isinstance(order, Flow):
                 self._turn_away(order)
-
-
-def _quiet(eventfd: int) -> None:
-    """Set an eventfd back to not readable."""
-    try:
-        os.eventfd_read(eventfd)
-    except BlockingIOError:  # it was not
-        pass

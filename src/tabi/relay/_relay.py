@@ -119,9 +119,9 @@ class Relay:
         self._epoll = select.epoll()
         self._epoll.register(bell, select.EPOLLIN | select.EPOLLET)
 
-    def turn(self) -> bool:
-        """Wait for something to do and do it. Return whether the bell rang."""
-        timeout = 0.0 if self._ready else self._wheel.wait(self._clock())
+    def turn(self, at_most: float = -1.0) -> bool:
+        """Wait for something to do, so many seconds unless it is -1, and do it. Return whether the bell rang."""
+        timeout = 0.0 if self._ready else _sooner(at_most, self._wheel.wait(self._clock()))
         if self._has_groups:
             timeout = _sooner(timeout, self._groups.wait(self._clock()))
         neighbour = self._neighbour

@@ -84,13 +84,15 @@ class SessionLimits:
         self._times = times
         self._clock = clock
         self._engine: Engine | None = None
+        self._take_ends: Callable[[], None] = _nothing
         self._rates: dict[bytes, Bucket] = {}
         self._buckets: dict[bytes, tuple[int, int | None]] = {}  # number in the engine, bytes a second
         self._flows: dict[FlowLimits, FlowLimits] = {}  # one object for all flows that are alike
 
-    def start(self, engine: Engine) -> None:
-        """Let this engine hold bytes back."""
+    def start(self, engine: Engine, take_ends: Callable[[], None]) -> None:
+        """Let this engine hold bytes back, and ask what is over there before a session is refused."""
         self._engine = engine
+        self._take_ends = take_ends
 
     def replace(self, users: Mapping[bytes, Limits], rules: Mapping[str, Limits], times: TimeLimits) -> None:
         """Go on with other limits. Tunnels that are held back already go on at the new rate at once.
@@ -112,13 +114,18 @@ class SessionLimits:
             LimitReachedError: there are enough, or too many came lately; it is not counted in then.
         """
         key = _key(kind, name)
-        if not self._counts.acquire(key, limits.sessions):
+        if not self._counts.acquire(key, limits.sessions) and not self._acquire_again(key, limits.sessions):
             text = f"{_shown(kind, name)} has {limits.sessions} sessions, as many as it may have"
             raise LimitReachedError(f"{kind}-sessions", text)
         if limits.rate is not None and not self._rate(key, limits.rate).spend(1, self._clock()):
             self._counts.release(key)
             text = f"{_shown(kind, name)} may begin {limits.rate:g} sessions a second and has begun more"
             raise LimitReachedError(f"{kind}-rate", text)
+
+    def _acquire_again(self, key: bytes, most: int | None) -> bool:
+        """Count a session in once what is over has been counted out: the engine tells of ends together."""
+        self._take_ends()
+        return self._counts.acquire(key, most)
 
     def counters(self, user: bytes | None, verdict: Verdict) -> tuple[Counter, ...] | None:
         """Give the engine what a session of this user and verdict is counted in; None: it cannot count it.
@@ -249,6 +256,10 @@ class Claims:
             self._limits.release("user", self._user)
         for rule in self._rules:
             self._limits.release("rule", rule.encode())
+
+
+def _nothing() -> None:
+    """Nothing is over where there is no engine."""
 
 
 def _shown(kind: Kind, name: bytes) -> str:

@@ -178,8 +178,8 @@ class Server:
             self.engine = self._accepting = make_lane_engine(workers=self._workers)
         self.engine.start()
         self.tunnels = Tunnels(self.engine)
-        self.limits.start(self.engine)
         self.endings = Endings(self.engine, self.tunnels, self.admission, self.limits, self.journal)
+        self.limits.start(self.engine, self.endings.take)
         if self._table is not None and self._accepting is not None:
             self.lane.open(self._accepting, self._table)
             if self.accounts is not None:
@@ -349,6 +349,9 @@ class Server:
         """Count a connection in, or turn it away."""
         key = client_key(address_of(client))
         cap = self.admission.admit(key)
+        if cap is not None:
+            self.endings.take()  # the engine tells of ends together: some of these connections may be over
+            cap = self.admission.admit(key)
         if cap is not None:
             facts = Facts(number, time.time(), str(client), str(listener))
             turn_away(sock)

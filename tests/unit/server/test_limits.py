@@ -36,13 +36,19 @@ class Kept(SimpleNamespace):
     counts: Any
     engine: Engine
     now: float
+    over: list[Claims]
 
 
 def keep(counts: Any = None, **users: Limits) -> Kept:
-    kept = Kept(counts=LocalCounts() if counts is None else counts, engine=Engine(), now=100.0)
+    kept = Kept(counts=LocalCounts() if counts is None else counts, engine=Engine(), now=100.0, over=[])
     table = {name.encode(): limits for name, limits in users.items()}
     kept.limits = SessionLimits(table, kept.counts, TimeLimits(idle=5.0), clock=lambda: kept.now)
-    kept.limits.start(kept.engine)  # type: ignore[arg-type]
+
+    def take_ends() -> None:
+        while kept.over:
+            kept.over.pop().release()
+
+    kept.limits.start(kept.engine, take_ends)  # type: ignore[arg-type]
     return kept
 
 
@@ -93,6 +99,13 @@ def test_sessions_of_a_rule_are_limited_whoever_they_belong_to() -> None:
     assert kept.counts.own(b"user bob") == kept.counts.own(b"rule many") == 0
     first.release()
     claim(kept, None, few)
+
+
+def test_what_is_over_is_counted_out_before_a_session_is_refused() -> None:
+    kept = keep(alice=Limits(sessions=1))
+    kept.over.append(claim(kept, b"alice", verdict("one", sessions=1)))
+    claim(kept, b"alice", verdict("one", sessions=1))
+    assert refused(kept, b"alice").limit == "user-sessions"
 
 
 def test_a_user_and_a_rule_of_one_name_are_two() -> None:

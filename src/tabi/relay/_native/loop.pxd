@@ -13,7 +13,8 @@ from libc.stdlib cimport free
 from libc.string cimport strncpy
 
 from tabi.relay._native cimport groups as sharing, hall as halls, lane as lanes, memory, pipes as pool, pump as pumps
-from tabi.relay._native cimport relay as relays, slab as slabs, spin as spins, traffic, wheel as wheels
+from tabi.relay._native cimport relay as relays, report as reports, slab as slabs, spin as spins, traffic
+from tabi.relay._native cimport wheel as wheels
 from tabi.relay._native.arrival cimport Arrival, Listener
 from tabi.relay._native.flow cimport ARRIVING, LIVE, Flow, Side, flow_of
 from tabi.relay._native.groups cimport Group, Share
@@ -21,6 +22,7 @@ from tabi.relay._native.hall cimport Hall
 from tabi.relay._native.lane cimport Errand
 from tabi.relay._native.node cimport ARRIVAL, BUCKET, CUT, ERRAND, FLOW, LIMIT, Node, load_node, push, take_all
 from tabi.relay._native.relay cimport SHUTDOWN, Cause, Relay
+from tabi.relay._native.report cimport Report
 from tabi.relay._native.slab cimport Slab
 from tabi.relay._native.spin cimport Spin
 from tabi.relay._native.sys cimport (
@@ -82,7 +84,7 @@ cdef struct Loop:
     Cause why  # that is: SHUTDOWN or BUG
     # between them
     int bell
-    int report  # readable while ends wait
+    Report report
     Node *orders
     Node *ended
     int asleep
@@ -103,9 +105,8 @@ cdef inline int prepare(Loop *loop, int pipes, int splice_after, const char *ste
     cdef Relay *relay = &loop.relay
     cdef bint has_slabs
     loop.bell = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
-    loop.report = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
     relay.epoll = epoll_create1(EPOLL_CLOEXEC)
-    if loop.bell < 0 or loop.report < 0 or relay.epoll < 0:
+    if not reports.prepare(&loop.report) or loop.bell < 0 or relay.epoll < 0:
         return errno
     event.events = EPOLLIN | EPOLLET  # each ring is an edge, so nobody needs to read it
     event.data.u64 = BELL
@@ -138,7 +139,7 @@ cdef inline int64_t patience(Loop *loop) noexcept nogil:
     """Say for how many nanoseconds there is nothing to do but to wait; -1 for ever."""
     if loop.relay.ready_count or loop.relay.groups.busy != NULL:
         return 0
-    return wheels.wait(&loop.relay.wheel, clock(loop))
+    return reports.wait(&loop.report, wheels.wait(&loop.relay.wheel, clock(loop)))
 
 
 cdef inline int look_for_events(Loop *loop) noexcept nogil:
@@ -239,16 +240,19 @@ cdef inline void obey_for_flows(Loop *loop, Order *order) noexcept nogil:
 
 
 cdef inline void hand_back(Loop *loop) noexcept nogil:
-    """Let the control plane have the flows that are over, and the calls. It is told when there is something."""
+    """Let the control plane have the flows that are over, and the calls, and tell it of them."""
     cdef Relay *relay = &loop.relay
-    cdef bint has_news = loop.hall != NULL and halls.publish(loop.hall)
+    cdef bint has_calls = loop.hall != NULL and halls.publish(loop.hall)
+    cdef bint has_ends = False
     if relay.over != NULL:
         add_count(&loop.over, relay.over_count)
-        has_news |= push(&loop.ended, relay.over, relay.over_oldest)
+        has_ends = push(&loop.ended, relay.over, relay.over_oldest)
         relay.over = relay.over_oldest = NULL
         relay.over_count = 0
-    if has_news:
-        eventfd_write(loop.report, 1)
+    if has_calls or loop.is_over and (has_ends or loop.report.owes):
+        reports.tell(&loop.report)
+    elif has_ends:
+        reports.note_ends(&loop.report)
     if loop.hall != NULL:
         lanes.keep_pace(loop.hall)
 
@@ -318,6 +322,7 @@ cdef inline void turn(Loop *loop, int count) noexcept nogil:
         traffic.serve_groups(&loop.relay)
     obey(loop, orders)
     hand_back(loop)
+    reports.pay(&loop.report)
     if loop.hall != NULL:
         halls.sweep(loop.hall)
 
