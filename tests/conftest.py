@@ -9,7 +9,7 @@ import pytest
 from helpers.programs import NOT_INSTALLED
 
 TESTS = Path(__file__).parent
-MARKED_DIRECTORIES = ("interop", "netns")
+MARKED_DIRECTORIES = ("interop", "netns", "wrap")
 
 # No deadline: a machine that is busy with something else must not fail a test.
 hypothesis.settings.register_profile("tabi", deadline=None, print_blob=True)
@@ -17,7 +17,7 @@ hypothesis.settings.load_profile("tabi")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of tests/interop and tests/netns by their directory, so that none is forgotten."""
+    """Mark the tests of these directories by their names, so that none is forgotten."""
     for item in items:
         for name in MARKED_DIRECTORIES:
             if item.path.is_relative_to(TESTS / name):
