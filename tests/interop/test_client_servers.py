@@ -13,6 +13,7 @@ from helpers.fronts import FRONTS, Front
 from helpers.programs import need, running, wait_for_port
 from helpers.targets import banner, closed_port, datagram_echo, echo, target
 from helpers.waiting import PATIENCE
+from tabi import rcalls
 from tabi.errors import DeniedError, ProxyAuthError, ProxyProtocolError, RefusedError, Reply
 
 LOGIN = "alice:ses%40me"
@@ -122,6 +123,21 @@ def test_dante_listens_for_us(front: Front, scheme: str, tmp_path: Path) -> None
             assert address == theirs.getsockname()
             assert stream.read(9) == b"220 hello"
             stream.close()
+
+
+@pytest.mark.parametrize("scheme", ["socks4", "socks5h"])
+def test_the_r_calls_go_through_dante(scheme: str, tmp_path: Path) -> None:
+    with dante(tmp_path) as where, target() as address, socket.socket() as control, socket.socket() as data:
+        rcalls.Rinit(f"{scheme}://{where}")
+        try:
+            rcalls.Rconnect(control, address)
+            rcalls.Rbind(data, ("", 0))
+            with socket.create_connection(rcalls.Rgetsockname(data), PATIENCE) as theirs:
+                sock, peer = rcalls.Raccept(data)
+                with sock:
+                    assert peer == theirs.getsockname()
+        finally:
+            rcalls.Rinit()
 
 
 def test_datagrams_go_through_dante(front: Front, tmp_path: Path) -> None:

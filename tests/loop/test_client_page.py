@@ -13,7 +13,7 @@ import pytest
 from helpers.name_service import NameService
 from helpers.pages import ROOT, blocks
 from helpers.serving import Running, allow_all, serving
-from helpers.targets import closed_port, datagram_echo
+from helpers.targets import closed_port, datagram_echo, target
 from helpers.waiting import PATIENCE, until
 from helpers.web import PAGE as BODY
 from helpers.web import Site
@@ -70,11 +70,11 @@ def test_six_lines_of_the_readme_work_as_shown(reader: Reader) -> None:
 @pytest.fixture
 def page(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Run every block of the page in its order; gives the names that they define."""
-    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+    for name in ("http_proxy", "no_proxy", "NO_PROXY", "SOCKS5_SERVER", "SOCKS4_SERVER", "SOCKS_SERVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("all_proxy", "socks5h://one.example")
     monkeypatch.setitem(sys.modules, "socks", None)  # to be restored
-    assert [reader.run(text) for text in python(PAGE)] == [f"{STATUS.encode()}\n"] * 2 + [""] * 6
+    assert [reader.run(text) for text in python(PAGE)] == [f"{STATUS.encode()}\n"] * 2 + [""] * 7
     assert sys.modules["socks"] is compat
     return reader.names
 
@@ -105,6 +105,24 @@ def test_a_peer_is_received_as_on_the_page(page: dict[str, Any]) -> None:
         address = peer.getsockname()
     waiting.join(PATIENCE)
     assert received == [(address, b"a file")]
+
+
+def test_a_file_is_fetched_as_on_the_page(
+    page: dict[str, Any], reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a server that connects back to where it is told to."""
+    import socket
+
+    def serve(control: socket.socket) -> None:
+        host, port = control.makefile("r").readline().split()
+        with socket.create_connection((host, int(port)), PATIENCE) as data:
+            data.sendall(b"a file")
+
+    monkeypatch.delenv("all_proxy")
+    monkeypatch.setenv("SOCKS_SERVER", reader.run('print("127.0.0.1:1080")').strip())
+    with target(serve) as server:
+        ask = lambda control, where: control.sendall(f"{where[0]} {where[1]}\n".encode())  # noqa: E731
+        assert page["fetch"](server, ask) == b"a file"
 
 
 def test_a_datagram_is_answered_as_on_the_page(page: dict[str, Any]) -> None:

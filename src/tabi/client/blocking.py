@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from tabi.addr import Endpoint
+from tabi.addr import Address, Endpoint
 from tabi.client.plain import PlainSocket
 from tabi.dial.wishes import (
     Cancel,
@@ -39,9 +39,11 @@ from tabi.errors import DialError, Stage
 from tabi.net.errno_map import dial_error
 from tabi.net.system_names import addresses_of
 
-__all__ = ["drive"]
+__all__ = ["Carried", "MakeSocket", "drive"]
 
 T = TypeVar("T")
+MakeSocket: TypeAlias = Callable[[Address], PlainSocket]
+"""Makes the TCP socket that is to be connected to an address; OSError where there is none."""
 
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EALREADY)
 _LONGEST_WAIT = 3600.0  # seconds; poll() cannot wait for weeks
@@ -59,34 +61,87 @@ def drive(plan: Steps[T]) -> T:
     Raises:
         TabiError: what the plan raises.
     """
-    with selectors.PollSelector() as selector:  # poll takes no descriptor of its own, unlike epoll
-        driver = _Driver(selector)
-        result: T | None = None
+    carried = Carried(plan)
+    carried.advance(wait=True)
+    return carried.result
+
+
+def _new_socket(address: Address) -> PlainSocket:
+    return PlainSocket(socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
+
+
+class Carried(Generic[T]):
+    """A plan under way, for callers that cannot wait for its end in one call.
+
+    Args:
+        plan: a fresh plan; nothing is done before `advance`.
+        make_socket: where its sockets come from.
+
+    Attributes:
+        result: what the plan returned; there when `advance` has returned True.
+    """
+
+    result: T
+
+    def __init__(self, plan: Steps[T], make_socket: MakeSocket = _new_socket) -> None:
+        self._plan = plan
+        self._selector = selectors.PollSelector()  # poll takes no descriptor of its own, unlike epoll
+        self._driver = _Driver(self._selector, make_socket)
+        self._is_begun = False
+
+    def advance(self, *, wait: bool) -> bool:
+        """Carry on: to the end, or without `wait` as far as it goes at once. Tell whether it is over.
+
+        Raises:
+            TabiError: what the plan raises; then it is over too.
+        """
         try:
-            batch = next(plan)
-            while True:
-                for wish in batch:
-                    driver.take(wish)
-                batch = plan.send(driver.next_fact())
+            if not self._is_begun:
+                self._is_begun = True
+                self._driver.take_all(next(self._plan))
+            while (fact := self._driver.next_fact(wait=wait)) is not None:
+                self._driver.take_all(self._plan.send(fact))
         except StopIteration as stop:
-            value: T = stop.value
-            result = value
-            return value
-        finally:
-            plan.close()
-            driver.close(result)
+            self.result = stop.value
+            self._close(stop.value)
+            return True
+        except BaseException:
+            self._close(None)
+            raise
+        return False
+
+    def awaited(self) -> tuple[list[int], list[int], float | None]:
+        """Give the descriptors that it waits for to be readable, and writable, and the seconds until its next timer."""
+        keys = self._selector.get_map().values()
+        readable = [key.fd for key in keys if key.events & selectors.EVENT_READ]
+        writable = [key.fd for key in keys if key.events & selectors.EVENT_WRITE]
+        return readable, writable, self._driver.seconds_left()
+
+    def give_up(self) -> None:
+        """End it, whether it is over or not; nothing of it is left open but a result."""
+        self._close(None)
+
+    def _close(self, result: object) -> None:
+        self._plan.close()
+        self._driver.close(result)
+        self._selector.close()
 
 
 class _Driver:
     """What is under way for one plan, and the facts that it has not been told yet."""
 
-    def __init__(self, selector: selectors.BaseSelector) -> None:
+    def __init__(self, selector: selectors.BaseSelector, make_socket: MakeSocket) -> None:
         self._selector = selector
+        self._make_socket = make_socket
         self._under_way: dict[Wish, Callable[[], object]] = {}  # how to give each up
         self._facts: deque[Fact] = deque()
         self._timers: list[tuple[float, int, Sleep]] = []
         self._numbers = count()
         self._sockets: set[PlainSocket] = set()
+
+    def take_all(self, batch: tuple[Wish, ...]) -> None:
+        for wish in batch:
+            self.take(wish)
 
     def take(self, wish: Wish) -> None:
         match wish:
@@ -110,10 +165,13 @@ class _Driver:
             case Close(connection=connection):
                 self._drop(_socket(connection))
 
-    def next_fact(self) -> Fact:
+    def next_fact(self, *, wait: bool) -> Fact | None:
+        """Give the next fact; None where there is none yet, and nobody is to `wait`."""
         while True:
             while not self._facts:
-                self._wait()
+                self._turn(wait=wait)
+                if not wait and not self._facts:
+                    return None
             fact = self._facts.popleft()
             if self._under_way.pop(fact.wish, None) is not None:
                 return fact
@@ -127,12 +185,18 @@ class _Driver:
             if sock is not kept:
                 sock.close()
 
-    def _wait(self) -> None:
-        """Wait for the next timer or socket; a plan that waits for neither is a bug, and would wait for ever."""
+    def seconds_left(self) -> float | None:
+        """Tell how long it is until the next timer; None without one."""
         while self._timers and self._timers[0][2] not in self._under_way:
             heapq.heappop(self._timers)
-        left = min(self._timers[0][0] - time.monotonic(), _LONGEST_WAIT) if self._timers else None
+        return min(self._timers[0][0] - time.monotonic(), _LONGEST_WAIT) if self._timers else None
+
+    def _turn(self, *, wait: bool) -> None:
+        """Look at sockets and timers; with `wait` until one is ready. A plan that waits for none is a bug."""
+        left = self.seconds_left()
         assert left is not None or self._selector.get_map(), "the plan waits for nothing"
+        if not wait:
+            left = 0.0
         for key, _ in self._selector.select(left):
             key.data()
         while self._timers and self._timers[0][0] <= time.monotonic():
@@ -180,8 +244,7 @@ class _Driver:
     def _open(self, wish: Open) -> None:
         remote = Endpoint(wish.address, wish.port)
         try:
-            family = socket.AF_INET if wish.address.version == 4 else socket.AF_INET6
-            sock = PlainSocket(family, socket.SOCK_STREAM)
+            sock = self._make_socket(wish.address)
         except OSError as error:
             self._tell(Failed(wish, dial_error(error, remote)))
             return

@@ -20,7 +20,7 @@ from tabi.wire.socks5 import Command
 
 __all__ = [
     "ACCEPT_TIMEOUT", "CONNECT_TIMEOUT", "AddressLike", "Addresses", "accept", "associate", "association_ended",
-    "bind", "connect", "look_up", "nobody", "proxies_for_datagrams", "read_address", "relay", "show_address",
+    "bind", "connect", "look_up", "nobody", "proxies_for_datagrams", "reach", "read_address", "relay", "show_address",
 ]  # fmt: skip
 
 CONNECT_TIMEOUT = 30.0  # seconds for look-ups, connections and handshakes together
@@ -60,20 +60,20 @@ def show_address(endpoint: Endpoint) -> tuple[str, int]:
 def connect(address: AddressLike, proxy: ProxyLike, timeout: float | None) -> Plan:
     """Plan a connection; see `tabi.dial.chain.connect`."""
     seconds = _seconds(timeout, CONNECT_TIMEOUT)
-    return chain.connect(parse_proxies(proxy), read_address(address), reach=_reach(seconds), timeout=seconds)
+    return chain.connect(parse_proxies(proxy), read_address(address), reach=reach(seconds), timeout=seconds)
 
 
 def bind(peer: AddressLike | None, proxy: ProxyLike, timeout: float | None) -> Steps[Bound]:
     """Plan a BIND for a connection from `peer`, None for anybody; see `tabi.dial.chain.bind`."""
     seconds = _seconds(timeout, CONNECT_TIMEOUT)
     expected = _ANYWHERE if peer is None else read_address(peer)
-    return chain.bind(parse_proxies(proxy), expected, reach=_reach(seconds), timeout=seconds)
+    return chain.bind(parse_proxies(proxy), expected, reach=reach(seconds), timeout=seconds)
 
 
 def resolve(host: str, proxy: ProxyLike, timeout: float | None) -> Steps[Host]:
     """Plan to have a proxy look a name or an address up; see `tabi.dial.chain.resolve`."""
     seconds = _seconds(timeout, CONNECT_TIMEOUT)
-    return chain.resolve(parse_proxies(proxy), parse_host(host), reach=_reach(seconds), timeout=seconds)
+    return chain.resolve(parse_proxies(proxy), parse_host(host), reach=reach(seconds), timeout=seconds)
 
 
 def accept(bound: Bound, timeout: float | None) -> Plan:
@@ -98,7 +98,7 @@ def proxies_for_datagrams(proxy: ProxyLike) -> tuple[Hop, ...]:
 def associate(hops: tuple[Hop, ...], timeout: float | None) -> Steps[Bound]:
     """Plan an association with the last of `hops`; see `tabi.dial.chain.associate`."""
     seconds = _seconds(timeout, CONNECT_TIMEOUT)
-    return chain.associate(hops, _ANYWHERE, reach=_reach(seconds), timeout=seconds)
+    return chain.associate(hops, _ANYWHERE, reach=reach(seconds), timeout=seconds)
 
 
 def relay(bound: Bound, allow: Callable[[Address], bool]) -> Endpoint:
@@ -154,7 +154,8 @@ def nobody(_address: Address) -> bool:
     return False
 
 
-def _reach(seconds: float) -> Callable[[Endpoint], Plan]:
+def reach(seconds: float) -> Callable[[Endpoint], Plan]:
+    """Make what comes to the nearest proxy, or to a target without one, within so many seconds."""
     return lambda endpoint: direct(endpoint, permit=_anything, options=DirectOptions(timeout=seconds))
 
 
