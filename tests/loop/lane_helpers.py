@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from helpers.socks import request5
-from loop.engine_helpers import BUILDS, DEADLINE, made, next_end
+from loop.engine_helpers import BUILDS, DEADLINE, HandClock, made, next_end
 from tabi.relay import End, FlowLimits, LaneEngine
 from tabi.relay.lane import NONE, PASSWORD, Ask, Call, Counter, Door, Exhausted, Handover, Permit
 from tabi.relay.rows import SharedRows
@@ -124,9 +124,11 @@ class Lane:
 
 
 @contextmanager
-def opened(build: str, *, patience: float = DEADLINE, host: str = "127.0.0.1") -> Iterator[Lane]:
+def opened(
+    build: str, *, patience: float = DEADLINE, host: str = "127.0.0.1", clock: HandClock | None = None
+) -> Iterator[Lane]:
     """Run an engine of this build with an open lane, and see that it leaves nothing counted that it should not."""
-    engine = made(build)
+    engine = made(build, **({} if clock is None else {"clock": clock}))
     engine.start()
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -8,7 +8,7 @@ import logging
 
 import pytest
 
-from helpers.clocks import ShiftedClock
+from helpers.clocks import HeldClock
 from helpers.hostile import NO_AUTH, REJECTED4, SECRET, USERPASS, NeverReached, converse, failure5, login
 from helpers.serving import Running, serving
 from helpers.socks import (
@@ -135,7 +135,7 @@ class Hesitant:
 def test_a_login_that_is_judged_after_the_deadline_lets_nobody_in(
     is_stubborn: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    clock = ShiftedClock(monkeypatch)
+    clock = HeldClock(monkeypatch)
     judge = Hesitant()
     judge.is_stubborn = is_stubborn
     with NeverReached() as trap, serving(authenticator=judge, cap=Caps(handshakes_per_client=2)) as server:
@@ -144,10 +144,10 @@ def test_a_login_that_is_judged_after_the_deadline_lets_nobody_in(
             assert read_exactly(sock, 2) == b"\x05\x02"
             sock.sendall(login(b"user", SECRET) + request5(1, "127.0.0.1", trap.port))
             server.call(judge.asked.wait())
-            clock.advance(server, 9)
+            clock.advance(server, 9.9)
             with dial(server.address), dial(server.address):
                 server.line(why="cap:handshakes_per_client")
-                clock.advance(server, 1.1)
+                clock.advance(server, 0.2)
                 assert read_all(sock) == b""
                 server.line(why="limit:handshake", user="user")
                 until(lambda: not server.call_sync(pending), "the end of the judgement")

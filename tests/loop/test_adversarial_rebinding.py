@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from helpers.clocks import ShiftedClock
+from helpers.clocks import HeldClock
 from helpers.dns import A, Dns, serving_dns
 from helpers.serving import LOOPBACK, Running, serving
 from helpers.socks import ask5, read_all, read_exactly, read_reply5
@@ -38,7 +38,7 @@ to = "{OUTSIDE}"
 class Rebinding:
     """A server by the rules, the name server that it asks, and its clock."""
 
-    def __init__(self, server: Running, dns: Dns, clock: ShiftedClock) -> None:
+    def __init__(self, server: Running, dns: Dns, clock: HeldClock) -> None:
         self.server, self.dns, self._clock = server, dns, clock
 
     def later(self, seconds: float) -> None:
@@ -60,7 +60,7 @@ def rebinding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rebinding]:
     """Run both."""
     from tabi.net.backends import AresBackend
 
-    clock = ShiftedClock(monkeypatch)
+    clock = HeldClock(monkeypatch)
     configuration = load_text(RULES, "tabi.toml")
     with serving_dns("127.0.0.1", 0) as dns, serving(listen=LOOPBACK, policy=configuration.rules) as server:
         dns.ttl = 0

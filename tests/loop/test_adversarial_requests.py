@@ -6,6 +6,7 @@ Comments such as A24 are rows of the project's catalogue of adversarial inputs.
 
 import pytest
 
+from helpers.clocks import endless
 from helpers.hostile import FAILED5, NO_AUTH, REJECTED4, NeverReached, converse, failure5, handshakes
 from helpers.name_service import NameService
 from helpers.serving import Running, allow_all, serving
@@ -22,6 +23,7 @@ from helpers.socks import (
 from helpers.targets import banner, target
 from helpers.waiting import until
 from tabi.config.settings import TimeLimits
+from tabi.server.limiter import RefusalLimiter
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -90,14 +92,16 @@ def test_a_client_that_closes_its_direction_after_the_request_is_served(running:
 
 
 @pytest.mark.parametrize("kind", ["socks5", "socks5 name", "socks4", "socks4a"])
-def test_a_handshake_that_ends_anywhere_is_closed_and_told(kind: str) -> None:
+def test_a_handshake_that_ends_anywhere_is_closed_and_told(running: Running, kind: str) -> None:
     says, _ = handshakes(9)[kind]
+    running.server.journal._limiter = RefusalLimiter(endless())
     for end in range(len(says)):
-        with serving() as server:
-            assert converse(server, says[:end], fin=True) == (b"\x05\x00" if says[:end][:3] == NO_AUTH else b"")
-            line = server.only_line()
+        assert converse(running, says[:end], fin=True) == (b"\x05\x00" if says[:end][:3] == NO_AUTH else b"")
+        until(lambda end=end: len(running.raw) == end + 1, "its line")
+        line = running.lines[-1]
         assert (line["by"], line["why"]) == ("client", "fin"), end
         assert "reply" not in line
+    running.idle()
 
 
 def test_a_handshake_that_is_reset_anywhere_leaves_nothing(running: Running) -> None:

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from helpers.clocks import ShiftedClock
+from helpers.clocks import HeldClock
 from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.socks import read_all, reset
@@ -72,7 +72,7 @@ def test_shutdown_ends_associations_and_their_look_ups(there: socket.socket) -> 
 def test_an_association_that_relays_nothing_ends_at_its_idle_limit(
     monkeypatch: pytest.MonkeyPatch, there: socket.socket
 ) -> None:
-    clock = ShiftedClock(monkeypatch)
+    clock = HeldClock(monkeypatch)
     with serving(time=TimeLimits(udp_idle=120)) as server:
         with Association(server.address) as client:
             clock.advance(server, 100)
@@ -92,7 +92,7 @@ def test_an_association_that_relays_nothing_ends_at_its_idle_limit(
 def test_datagrams_in_one_direction_keep_an_association_alive(
     monkeypatch: pytest.MonkeyPatch, there: socket.socket
 ) -> None:
-    clock = ShiftedClock(monkeypatch)
+    clock = HeldClock(monkeypatch)
     with serving(time=TimeLimits(udp_idle=120)) as server, Association(server.address) as client:
         egress = client.talk(there)
         for _ in range(2):
@@ -198,7 +198,7 @@ def test_a_target_that_is_asked_again_is_no_longer_the_oldest(running: Running, 
 def test_verdicts_are_remembered_for_1024_targets_and_30_seconds(
     monkeypatch: pytest.MonkeyPatch, there: socket.socket
 ) -> None:
-    clock = ShiftedClock(monkeypatch)
+    clock = HeldClock(monkeypatch)
     judged: list[str] = []
 
     def noting(request: Request, _context: Context) -> Verdict:

@@ -10,11 +10,12 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 
+from helpers.clocks import endless
 from helpers.serving import SERVE, Command, command, serving
 from helpers.socks import (
     ask5,
@@ -106,6 +107,7 @@ def test_clients_beyond_the_descriptors_see_a_clean_end_and_the_server_goes_on(s
             clients = crowd(stack, where, 2 * FEW, says)
             until(lambda: len(ended(clients)) >= 3, "three clients that were refused")  # each a new exhaustion
         until(lambda: served(where, there), "the server to serve again")
+        server.line("out of descriptors")
         warnings = [line for line in server.errors if "out of descriptors" in line]
         assert len(warnings) == 1
         assert not [line for line in server.errors if "Traceback" in line]
@@ -114,7 +116,7 @@ def test_clients_beyond_the_descriptors_see_a_clean_end_and_the_server_goes_on(s
 def test_nothing_stays_open_after_an_exhaustion() -> None:
     with starving() as (server, where), target() as there:
         assert served(where, there)
-        until(lambda: not server.records or server.records[-1]["command"] == "connect", "the line")
+        server.record(command="connect", why="fin")
         before = descriptors(server)
         for _ in range(3):
             with ExitStack() as stack:
@@ -267,18 +269,6 @@ def test_every_way_to_end_gives_its_places_back(by_reset: bool) -> None:
             server.idle()
         assert served(server.address, there)
         assert not [line for line in server.lines if line["why"].startswith("cap:")]
-
-
-def endless() -> Callable[[], float]:
-    """A clock on which so much time passes that no line is held back."""
-    now = 0.0
-
-    def clock() -> float:
-        nonlocal now
-        now += 100
-        return now
-
-    return clock
 
 
 # many idle clients

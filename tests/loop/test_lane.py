@@ -10,7 +10,7 @@ import pytest
 from helpers.socks import read_all, read_exactly, read_reply5, request4, request5, reset
 from helpers.targets import target
 from helpers.tcp_table import full_backlog, reset_in_queue
-from loop.engine_helpers import DEADLINE, is_reset, until
+from loop.engine_helpers import DEADLINE, HandClock, is_reset, until
 from loop.engine_helpers import read_all as read_to_the_end
 from loop.lane_helpers import FAILURES, GREETING, LANES, LOGIN, WITH_PASSWORD, Lane, connect5, opened, permit
 from tabi.relay import Cause, Closer, FlowLimits
@@ -431,9 +431,13 @@ def test_a_client_that_ends_is_handed_over_with_its_end(build: str) -> None:
 
 
 def test_a_client_that_says_nothing_is_handed_over_in_a_while(build: str) -> None:
-    with opened(build, patience=1.0) as lane:  # time enough to greet within
+    clock = HandClock()
+    with opened(build, patience=10.0, clock=clock) as lane:
         lane.door()
         with lane.client(), greeted(lane):
+            clock.advance(lane.engine, 9)
+            assert lane.is_quiet()
+            clock.advance(lane.engine, 1.1)
             assert [lane.next(Handover).sent, lane.next(Handover).sent] == [0, 2]
             assert lane.counts() == (2, 2, 2, 0, 0)
 
@@ -500,12 +504,18 @@ def test_a_thousand_calls_that_nobody_takes_stop_the_accepting(build: str) -> No
 
 
 def test_a_lifetime_counts_from_accept(build: str) -> None:
-    with opened(build) as lane, target() as there:
+    clock = HandClock()
+    with opened(build, clock=clock) as lane, target() as there:
         lane.door()
         sock, ask = asking(lane, there)
-        lane.engine.answer(ask.arrival, permit(there, limits=FlowLimits(lifetime=0.05)))
+        clock.advance(lane.engine, 6)
+        lane.engine.answer(ask.arrival, permit(there, until=clock.now, limits=FlowLimits(lifetime=10.0)))
         with sock:
-            read_reply5(sock)
+            assert read_reply5(sock)[0] == 0
+            clock.advance(lane.engine, 3)
+            assert lane.is_quiet()
+            assert lane.engine.snapshot()
+            clock.advance(lane.engine, 1.1)
             assert lane.next_end().cause is Cause.LIFETIME
             assert is_reset(sock)
 

@@ -5,9 +5,10 @@ import socket
 
 import pytest
 
+from helpers.clocks import HeldClock
 from helpers.name_service import NameService
 from helpers.serving import Running, serving
-from helpers.socks import ask5, connect5, dial, read_all, read_exactly, read_reply5, request5
+from helpers.socks import ask5, connect5, dial, echoes, read_all, read_exactly, read_reply5, request5
 from helpers.targets import target
 from helpers.udp import Association, address_of, datagrams, drops, header, is_quiet, refused
 from helpers.waiting import until
@@ -187,13 +188,19 @@ def test_a_name_all_of_whose_addresses_have_no_room_is_refused_by_that_limit() -
 
 
 @pytest.mark.parametrize("whose", ["user", "rule"])
-def test_a_tunnel_ends_with_its_lifetime(echo: tuple[str, int], whose: str) -> None:
-    limits = {"lifetime": 1.0}  # time enough for the reply
+def test_a_tunnel_ends_with_its_lifetime(
+    monkeypatch: pytest.MonkeyPatch, echo: tuple[str, int], whose: str
+) -> None:
+    clock = HeldClock(monkeypatch)
+    limits = {"lifetime": 100.0}
     policy = rule(**limits) if whose == "rule" else rule(lifetime=1e6)
     options = alice(**limits) if whose == "user" else alice(lifetime=1e6)
     with serving(policy=policy, authenticator=PASSWORDS, options=options) as running:
         sock, reply = asked_as_alice(running.address, 1, *echo)
         assert reply == 0
+        clock.advance(running, 99)
+        assert echoes(sock)
+        clock.advance(running, 1.1)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
         line = running.line(why=f"limit:{whose}-lifetime")
@@ -203,13 +210,18 @@ def test_a_tunnel_ends_with_its_lifetime(echo: tuple[str, int], whose: str) -> N
         assert counted(running) == []
 
 
-def test_an_association_and_a_bind_that_nobody_comes_to_end_with_their_lifetime() -> None:
-    with serving(policy=rule(lifetime=1.0)) as running:
+def test_an_association_and_a_bind_that_nobody_comes_to_end_with_their_lifetime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = HeldClock(monkeypatch)
+    with serving(policy=rule(lifetime=50.0)) as running:
         with Association(running.address) as association:
+            clock.advance(running, 50.1)
             assert association.control.recv(1) == b""
         running.line(why="limit:rule-lifetime", command="udp_associate")
         sock, reply, _, _ = ask5(running.address, 2, "127.0.0.1", 0)
         assert reply == 0
+        clock.advance(running, 50.1)
         assert read_reply5(sock)[0] == 6
         running.line(why="limit:rule-lifetime", command="bind")
         sock.close()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from helpers.accounts import Comparisons, table
+from helpers.clocks import HeldClock
 from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.socks import dial, read_all, read_exactly, read_reply5, request4, request5
@@ -137,15 +138,18 @@ def test_a_nul_behind_a_good_name_or_password_is_no_login() -> None:
 # guessing; row E2
 
 
-def test_parallel_guesses_get_no_more_answers_than_the_delays_allow() -> None:
+def test_parallel_guesses_get_no_more_answers_than_the_delays_allow(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HeldClock(monkeypatch)
     rules = LockoutRules(delays=(3600.0,))
-    with guarded(rules=rules, time=TimeLimits(handshake=1.0)) as server, ExitStack() as stack:
+    with guarded(rules=rules) as server, ExitStack() as stack:
         assert server.answer(b"alice", SECRET) == GOOD
         guesses = [b"%d" % number for number in range(60)] + [SECRET]
         sockets = [stack.enter_context(server.log_in(b"alice", guess)) for guess in guesses]
-        answers = [read_all(sock) for sock in sockets]
-        assert answers[0] == BAD
-        assert set(answers[1:]) == {b""}, "the right one waits like the others"
+        assert read_all(sockets[0]) == BAD
+        sockets.pop(0).close()
+        until(lambda: len(server.running.server) == 60, "only the others to be left")
+        clock.advance(server.running, 10.1)
+        assert {read_all(sock) for sock in sockets} == {b""}, "the right one waits like the others"
         assert [password for _, password in server.compared.seen] == [SECRET, b"0"]
         assert [line["why"] for line in server.running.lines].count("auth") == 1
         assert server.running.line(why="limit:handshake")["user"] == "alice"
@@ -174,7 +178,7 @@ def test_guessing_closes_the_pair_and_the_log_says_until_when() -> None:
 
 def test_other_logins_and_requests_go_on_while_one_is_delayed() -> None:
     rules = LockoutRules(delays=(3600.0,))
-    with target() as there, guarded(rules=rules, time=TimeLimits(handshake=5)) as server:
+    with target() as there, guarded(rules=rules, time=TimeLimits(handshake=600)) as server:
         assert server.answer(b"alice", b"wrong") == BAD
         with server.log_in(b"alice", SECRET) as waiting:
             for _ in range(3):
@@ -219,10 +223,14 @@ def test_a_slow_hash_delays_no_other_session() -> None:
                 assert read_exactly(slow, 2) == GOOD
 
 
-def test_a_login_that_outlasts_the_handshake_is_closed_and_its_hash_counts() -> None:
-    with guarded(queue=HashQueue(1), time=TimeLimits(handshake=0.5)) as server:
+def test_a_login_that_outlasts_the_handshake_is_closed_and_its_hash_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = HeldClock(monkeypatch)
+    with guarded(queue=HashQueue(1)) as server:
         server.compared.go_on.clear()
-        assert server.answer(b"alice", SECRET) == b""
+        with server.log_in(b"alice", SECRET) as sock:
+            until(lambda: len(server.compared) == 1, "the hash to begin")
+            clock.advance(server.running, 10.1)
+            assert read_all(sock) == b""
         assert server.running.only_line()["why"] == "limit:handshake"
         server.compared.go_on.set()
         entries = server.running.call_sync(lambda: server.accounts.lockouts.entries(server.running.loop.time()))
