@@ -7,6 +7,7 @@ import sys
 import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from typing import IO
 
@@ -18,22 +19,29 @@ __all__ = ["Backlog", "dialling", "full_backlog", "reset_in_queue", "unread"]
 _SYN_SENT = "02"  # include/net/tcp_states.h
 
 
-def _sockets() -> Iterator[tuple[int, int, str]]:
-    """Tell of the sockets of this host: the local port, the port of the peer, the state."""
+def _sockets() -> Iterator[tuple[tuple[str, int], tuple[str, int], str]]:
+    """Tell of the sockets of this host: where it is, where its peer is, the state."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
             _, local, remote, state, *_ = line.split()
-            yield int(local.rpartition(":")[2], 16), int(remote.rpartition(":")[2], 16), state
+            yield _place(local), _place(remote), state
+
+
+def _place(text: str) -> tuple[str, int]:
+    """Read an address, words in the order of bytes that this machine has, and a port (proc_pid_net(5))."""
+    host, _, port = text.partition(":")
+    packed = b"".join(int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8))
+    return str(ip_address(packed)), int(port, 16)
 
 
 def dialling(port: int) -> int:
     """Count the sockets of this host that wait for an answer from `port`."""
-    return sum(state == _SYN_SENT and remote == port for _, remote, state in _sockets())
+    return sum(state == _SYN_SENT and remote[1] == port for _, remote, state in _sockets())
 
 
 def reset_in_queue(client: socket.socket) -> None:
     """Reset a connection that nobody has accepted yet, and wait until that is known there: no table has it then."""
-    near, far = client.getsockname()[1], client.getpeername()[1]
+    near, far = client.getsockname()[:2], client.getpeername()[:2]
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     client.close()
     until(lambda: (far, near) not in {(local, remote) for local, remote, _ in _sockets()}, "the reset to arrive")
@@ -49,8 +57,7 @@ class Backlog:
 
     def __init__(self, host: str) -> None:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._listener = socket.create_server((host, 0), family=family, backlog=0)
-        self._listener.settimeout(PATIENCE)
+        self._listener = socket.create_server((host, 0), family=family, backlog=0, reuse_port=True)
         self.address: tuple[str, int] = self._listener.getsockname()[:2]
         self._fillers: list[socket.socket] = []
         while self._one_more(family):
@@ -68,14 +75,20 @@ class Backlog:
         return True
 
     def let_in(self) -> socket.socket:
-        """Make room, and accept the next that dials; its SYN comes again within a second or so."""
-        for filler in self._fillers:
-            self._listener.accept()[0].close()
-            filler.close()
-        self._fillers.clear()
-        sock, _ = self._listener.accept()
+        """Answer the next that dials, at once: by a SYN of ours (RFC 9293 section 3.5, figure 7).
+
+        If there was room in the queue instead, its own SYN would come again only in a second or so.
+        """
+        dialler = until(self._dialler, f"a SYN to {self.address}")
+        sock = socket.socket(self._listener.family)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(self.address)
         sock.settimeout(PATIENCE)
+        sock.connect(dialler)
         return sock
+
+    def _dialler(self) -> tuple[str, int] | None:
+        return next((near for near, far, state in _sockets() if (far, state) == (self.address, _SYN_SENT)), None)
 
     def wait(self) -> None:
         """Wait until somebody dials."""
