@@ -74,6 +74,7 @@ class Dns:
 
     def _take(self, query: bytes, peer: tuple[str, int]) -> None:
         name, kind = _question(query)
+        self.asked.append((name, kind))  # who has the answer may look
         what = self.table.get((self._chain(name)[-1], kind), Say.NXDOMAIN)
         if isinstance(what, list):
             what = what.pop(0) if len(what) > 1 else what[0]
@@ -81,7 +82,6 @@ class Dns:
             self._held.setdefault((name, kind), []).append((query, peer))
         elif what is not Say.NOTHING:
             self._sock.sendto(self._answer(query, name, kind, what), peer)
-        self.asked.append((name, kind))
 
     def _chain(self, name: str) -> list[str]:
         chain = [name]

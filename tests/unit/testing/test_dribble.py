@@ -1,6 +1,7 @@
 """Ways to cut bytes."""
 
 import socket
+import sys
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,8 @@ def test_dribbled_bytes_arrive_in_segments_of_their_own(pause: float) -> None:
             ours.shutdown(socket.SHUT_WR)
             theirs.settimeout(10)
             assert b"".join(iter(lambda: theirs.recv(9), b"")) == b"abc"
-            # TCP_INFO: tcpi_data_segs_out follows tcpi_segs_out, tcpi_segs_in, tcpi_notsent_bytes, tcpi_min_rtt,
-            # tcpi_data_segs_in in struct tcp_info of linux/tcp.h
-            assert int.from_bytes(ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)[156:160], "little") == 3
+            # tcpi_data_segs_out counts what is sent again, on a machine that stalls, as tcpi_total_retrans does; their
+            # places in struct tcp_info of linux/tcp.h
+            info = ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            segments, sent_again = (int.from_bytes(info[at : at + 4], sys.byteorder) for at in (156, 100))
+            assert segments - sent_again == 3
