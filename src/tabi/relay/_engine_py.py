@@ -190,8 +190,8 @@ class PureEngine:
         self._have_done(partial(self._the_lane.stop_accepting, listener))
 
     def teach_door(self, door: Door) -> None:
-        """Serve a client from now on."""
-        self._tell(partial(self._the_lane.teach_door, door))
+        """Serve a client, from the next order on that rings."""
+        self._tell(partial(self._the_lane.teach_door, door), ring=False)
 
     def teach_pass(self, door: int, message: bytes, user: bytes, until: float, failures: Counter) -> None:
         """Take this login at a door until then, or until there are more failures."""
@@ -228,10 +228,10 @@ class PureEngine:
             self._adopted += 1
             return self._adopted
 
-    def _tell(self, call: Callable[[], object], done: threading.Event | None = None) -> bool:
+    def _tell(self, call: Callable[[], object], done: threading.Event | None = None, *, ring: bool = True) -> bool:
         with self._lock:
             if not self._stopped:
-                self._order(_Task(call, done))
+                self._order(_Task(call, done), ring=ring)
             return not self._stopped
 
     def _have_done(self, call: Callable[[], object]) -> None:

@@ -216,7 +216,10 @@ class LaneEngine(Engine, Protocol):
         """Leave a listener alone; done when it returns. One that is not accepted from is passed by."""
 
     def teach_door(self, door: Door) -> None:
-        """Serve a client from now on. A door in the same place is replaced; where there are too many, none is added."""
+        """Serve a client, from the next order on that rings: this one leaves an engine asleep (see `Engine.ring`).
+
+        A door in the same place is replaced; where there are too many, none is added.
+        """
 
     def teach_pass(self, door: int, message: bytes, user: bytes, until: float, failures: Counter) -> None:
         """Take this login (a message of RFC 1929) at a door.

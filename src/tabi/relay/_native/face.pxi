@@ -187,7 +187,7 @@ cdef class CompiledEngine(RelayEngine):
         errand.what = what
         return errand
 
-    cdef send(self, Errand *errand):
+    cdef send(self, Errand *errand, bint ring=True):
         """Have it done, if somebody is there to do it."""
         self.read_clock()
         if self.loop.is_over:
@@ -195,7 +195,7 @@ cdef class CompiledEngine(RelayEngine):
             memory.drop(errand.listener)
             memory.drop(errand)
         else:
-            loops.give_order(self.loop, &errand.node, True)
+            loops.give_order(self.loop, &errand.node, ring)
 
     cdef await_done(self, Errand *errand):
         """Have it done, and wait until it is."""
@@ -235,7 +235,7 @@ cdef class CompiledEngine(RelayEngine):
         self.await_done(errand)
 
     def teach_door(self, door):
-        """Serve a client from now on. An address with a scope is nobody's door: its clients are handed over."""
+        """Serve a client, from the next order on that rings. An address with a scope is nobody's door."""
         cdef Address local, client
         cdef Errand *errand
         cdef int at, listener = door.listener
@@ -249,7 +249,7 @@ cdef class CompiledEngine(RelayEngine):
         errand = self.make_errand(lanes.DOOR)
         errand.door = made
         errand.mark = lanes.mark_of_door(self.loop.hall, listener, &local, &client)
-        self.send(errand)
+        self.send(errand, ring=False)
 
     def teach_pass(self, int64_t door, bytes message, bytes user, until, failures):
         """Take this login at a door until then, or until there are more failures."""
