@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tabi.machine.hop import Hop
 
-__all__ = ["add_arguments", "chosen", "seconds"]
+__all__ = ["add_arguments", "chosen", "given", "seconds"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, until: str) -> None:
@@ -39,7 +39,7 @@ def seconds(arguments: argparse.Namespace) -> float:
 
 
 def chosen(arguments: argparse.Namespace, host: str, port: int) -> "tuple[Hop, ...]":
-    """Give the proxies, the nearest first; warn of a password that was typed.
+    """Give the proxies, the nearest first: those of ``-x``, or that of the environment.
 
     Args:
         arguments: of the command.
@@ -49,10 +49,17 @@ def chosen(arguments: argparse.Namespace, host: str, port: int) -> "tuple[Hop, .
     Raises:
         UsageError: a URL that cannot be read, or no proxy at all.
     """
+    return given(arguments) or _of_environment(host, port)
+
+
+def given(arguments: argparse.Namespace) -> "tuple[Hop, ...]":
+    """Give the proxies of ``-x``, the nearest first; none where there is no such option. Warn of a password in it.
+
+    Raises:
+        UsageError: a URL that cannot be read.
+    """
     from tabi.client.argument import read_argument
 
-    if not arguments.proxy:
-        return _of_environment(host, port)
     proxies = [read_argument(url) for url in arguments.proxy]
     if any(proxy.shows_password for proxy in proxies):
         text = "every user of this host can read the password in -x; write the URL to a file and give -x @FILE"

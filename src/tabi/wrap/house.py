@@ -96,6 +96,7 @@ class House:
         self.pid = ready.pid
         self._keeper = keeper
         self._control = control
+        self._has_begun = False
         self._loop = asyncio.get_running_loop()
         self._asked: deque[asyncio.Future[socket.socket]] = deque()
         self._room = asyncio.Semaphore(_MOST_ASKED)
@@ -126,6 +127,7 @@ class House:
 
     def start(self) -> None:
         """Let the program begin."""
+        self._has_begun = True
         self._tell(Start())
 
     def signal(self, number: int) -> None:
@@ -150,11 +152,12 @@ class House:
         self._control.close()
         for sock in self.sockets.all():
             sock.close()
-        self._break()
-        if self._end.done() and self._end.exception() is None:
-            self._keeper.wait()  # it has said its last word, and ends
-        else:
+        if not self._end.done():
+            self._break()
+        if self._has_begun and not self._has_ended():
             self._keeper.returncode = 0  # it stays for the program, and is nobody's to wait for
+        else:
+            self._keeper.wait()
 
     async def _make(self, order: Make) -> socket.socket:
         async with self._room:
@@ -197,6 +200,10 @@ class House:
                     answer.set_exception(OSError(code, f"a socket in the gate: {os.strerror(code)}"))
             case Ended(status=status) if not self._end.done():
                 self._end.set_result(_exit_code(status))
+
+    def _has_ended(self) -> bool:
+        """Say whether the program has ended, as far as the keeper could tell."""
+        return self._end.done() and self._end.exception() is None
 
     def _break(self) -> None:
         """Tell all who wait that the keeper is gone."""

@@ -62,9 +62,12 @@ def main() -> NoReturn:
     signal.pthread_sigmask(signal.SIG_SETMASK, what.mask)
     sock = socket.socket(fileno=control)
     try:
-        _Keeper(sock, what, ignored).run()
-    except _RefusedError as error:
-        send(sock, error.refused)
+        try:
+            _Keeper(sock, what, ignored).run()
+        except _RefusedError as error:
+            send(sock, error.refused)
+    except ConnectionError:  # tabi has died before all was made; what was made goes with us
+        pass
     sys.exit(0)
 
 
