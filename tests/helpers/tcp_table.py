@@ -19,12 +19,15 @@ __all__ = ["Backlog", "dialling", "full_backlog", "reset_in_queue", "unread"]
 _SYN_SENT = "02"  # include/net/tcp_states.h
 
 
-def _sockets() -> Iterator[tuple[tuple[str, int], tuple[str, int], str]]:
-    """Tell of the sockets of this host: where it is, where its peer is, the state."""
+def _peers(port: int) -> Iterator[tuple[str, str]]:
+    """Tell of the sockets of this host whose peer has this port: where it is, as the table has it, and the state."""
+    wanted = f":{port:04X} "
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         for line in Path(table).read_text().splitlines()[1:]:
-            _, local, remote, state, *_ = line.split()
-            yield _place(local), _place(remote), state
+            if wanted in line:  # there may be thousands that wait for nothing but their end
+                _, local, remote, state, *_ = line.split()
+                if remote.endswith(wanted.strip()):
+                    yield local, state
 
 
 def _place(text: str) -> tuple[str, int]:
@@ -36,15 +39,15 @@ def _place(text: str) -> tuple[str, int]:
 
 def dialling(port: int) -> int:
     """Count the sockets of this host that wait for an answer from `port`."""
-    return sum(state == _SYN_SENT and remote[1] == port for _, remote, state in _sockets())
+    return sum(state == _SYN_SENT for _, state in _peers(port))
 
 
 def reset_in_queue(client: socket.socket) -> None:
     """Reset a connection that nobody has accepted yet, and wait until that is known there: no table has it then."""
-    near, far = client.getsockname()[:2], client.getpeername()[:2]
+    near, far = client.getsockname()[1], client.getpeername()[1]
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     client.close()
-    until(lambda: (far, near) not in {(local, remote) for local, remote, _ in _sockets()}, "the reset to arrive")
+    until(lambda: far not in {_place(local)[1] for local, _ in _peers(near)}, "the reset to arrive")
 
 
 def unread(sock: socket.socket | IO[bytes]) -> int:
@@ -88,7 +91,7 @@ class Backlog:
         return sock
 
     def _dialler(self) -> tuple[str, int] | None:
-        return next((near for near, far, state in _sockets() if (far, state) == (self.address, _SYN_SENT)), None)
+        return next((_place(local) for local, state in _peers(self.address[1]) if state == _SYN_SENT), None)
 
     def wait(self) -> None:
         """Wait until somebody dials."""
