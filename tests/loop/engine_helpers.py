@@ -212,17 +212,21 @@ def unsent(end: socket.socket) -> int:
     return count[0]
 
 
-def fill(end: socket.socket, most: int = 64 << 20) -> int:
-    """Send until everything in between is full: no byte is taken and none is acknowledged for a while.
+PROBED = 0.5
+"""Seconds, more than the kernel waits before it probes a closed window, 200 ms and then 400: a probe may be taken, and
+make room for some thousand bytes more."""
 
-    That is longer than the kernel waits before it probes a closed window, 200 ms and then 400: a probe may be taken,
-    and make room for some thousand bytes more.
+
+def fill(end: socket.socket, most: int = 64 << 20, calm: float = 0.1) -> int:
+    """Send until everything in between is full: no byte is taken and none is acknowledged for so many seconds.
+
+    Who needs an engine that has done all it can, and a kernel that moves nothing any more, waits for `PROBED`.
     """
     block = bytes(range(256)) * 256
     sent, quiet = 0, 0
     state = (-1, -1)
     end.setblocking(False)
-    while sent < most and quiet < 100:
+    while sent < most and quiet < calm / 0.005:
         try:
             sent += end.send(block)
         except BlockingIOError:

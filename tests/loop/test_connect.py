@@ -24,7 +24,7 @@ from helpers.socks import (
 from helpers.targets import accept, banner, closed_port, target
 from helpers.tcp_table import dialling, full_backlog, unread
 from helpers.waiting import PATIENCE, until
-from loop.engine_helpers import fill
+from loop.engine_helpers import PROBED, fill
 from tabi.addr import Endpoint
 from tabi.config.settings import TimeLimits
 from tabi.errors import Reply
@@ -201,7 +201,7 @@ def test_a_reply_for_which_there_is_no_room_arrives_whole_before_the_tunnels_byt
 
 def fill_up(sock: socket.socket) -> int:
     """Fill all the buffers between, and give by how much."""
-    sent = fill(sock)
+    sent = fill(sock, calm=PROBED)
     sock.setblocking(False)
     return sent
 

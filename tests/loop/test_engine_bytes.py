@@ -11,6 +11,7 @@ import pytest
 from loop.engine_helpers import (
     FOREVER,
     MODES,
+    PROBED,
     Tunnel,
     connected,
     exchange,
@@ -168,7 +169,7 @@ def test_a_byte_is_counted_when_the_other_kernel_has_taken_it(relay: Engine) -> 
         legs.append(outbound.dup())
 
     with tunnel(relay, before=small_buffers, prepare=remember) as pair, legs[0]:
-        sent = fill(pair.client)
+        sent = fill(pair.client, calm=PROBED)
         # The counts are read one after the other, and a probe of the closed window may move bytes in between.
         until(lambda: relay.snapshot()[0].up == waiting(pair.target) + unsent(legs[0]), "the counts to agree")
         (live,) = relay.snapshot()
@@ -264,7 +265,7 @@ def test_a_pipe_with_bytes_of_a_dead_flow_is_not_used_again(build: str) -> None:
     with running(build, splice_after=0, pipes=1) as engine:
         with tunnel(engine, before=small_buffers, prepare=small_buffers) as stuck:
             fill(stuck.client)
-            assert pipes_held() > 0
+            until(pipes_held, "the pipe to be made")
             engine.kill([stuck.flow], Cause.KILL)
             next_end(engine)
         data = os.urandom(2 << 20)
@@ -276,7 +277,8 @@ def test_without_a_pipe_left_streams_are_copied(build: str) -> None:
     with running(build, splice_after=0, pipes=1) as engine:
         before = pipes_held()
         with tunnel(engine, before=small_buffers, prepare=small_buffers) as stuck:
-            fill(stuck.client)  # this one sits on the pipe
+            fill(stuck.client)
+            until(lambda: pipes_held() > before, "this one to sit on the pipe")
             data = os.urandom(4 << 20)
             with tunnel(engine) as pair:
                 assert exchange([(pair, data, data)]) == [(data, data)]

@@ -325,7 +325,8 @@ def test_a_flow_that_is_over_leaves_nothing_for_the_garbage_collector(build: str
                 elif ending == "kill":
                     engine.kill([pair.flow], Cause.KILL)
                 next_end(engine)
-            until(lambda: held_by(build) == before, "no flow is left")
+            # The engine's thread lets go of a flow behind its end, and perhaps of the first only now.
+            until(lambda: held_by(build) <= before, "no flow is left")
     finally:
         gc.enable()
 
