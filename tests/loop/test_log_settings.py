@@ -2,6 +2,7 @@
 
 import pytest
 
+from helpers.name_service import NameService
 from helpers.serving import serving
 from helpers.socks import ask5, connect5, read_all
 from helpers.targets import target
@@ -32,6 +33,7 @@ def test_a_rule_with_log_none_leaves_no_line_for_what_it_decides() -> None:
 
 def test_targets_can_be_left_out_of_the_log_with_the_errors_that_name_them() -> None:
     with target() as there, serving(log=LogSettings(targets=False)) as server:
+        NameService().serve(server)
         connect5(server.address, *there).close()
         ask5(server.address, 1, b"nowhere.invalid", 80)[0].close()
         server.idle()

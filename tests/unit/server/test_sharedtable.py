@@ -216,8 +216,10 @@ def test_one_worker_counts_like_a_counter(kind: str, steps: list[tuple[bool, byt
 
 WORKER = """
 import fcntl, json, mmap, random, sys
+from tabi.server import sharedtable
 from tabi.server.sharedtable import SharedTable
 
+sharedtable._PATIENCE = 1_000_000  # whoever has the lock may be kept from the processor for long
 descriptor, scales, column, limit, tries, clients = map(int, sys.argv[1:7])
 table = SharedTable.attach(descriptor, column)
 # What is held, counted under a lock, between the acquire and the release: never more than are really held.
