@@ -12,6 +12,7 @@ import pytest
 from helpers.fronts import FRONTS, Front
 from helpers.hostile import SECRET
 from helpers.name_service import NameService
+from helpers.routing import Where
 from helpers.serving import Running, serving
 from helpers.targets import target
 from helpers.udp import datagrams
@@ -48,6 +49,7 @@ CONFORMANCE = frozenset({
     "test_log_settings",
     "test_logins",
     "test_prefer",
+    "test_races",
     "test_reload",
     "test_reload_listeners",
     "test_reload_running",
@@ -136,6 +138,22 @@ def echo() -> Iterator[tuple[str, int]]:
     """Run a target that sends back what it gets."""
     with target() as address:
         yield address
+
+
+@pytest.fixture
+def nobody() -> Iterator[Where]:
+    """Hold a port on which nothing listens."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        yield sock.getsockname()
+
+
+@pytest.fixture
+def dead() -> Iterator[tuple[Where, list[None]]]:
+    """Run what closes each connection at once; every one is kept."""
+    came: list[None] = []
+    with target(lambda _sock: came.append(None)) as where:
+        yield where, came
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
 """Rules with `via`: through upstreams that are tabi itself, and say in their log what they were asked for."""
 
 import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,56 +10,17 @@ from helpers.configured import JSON, LISTEN, configured
 from helpers.connect_proxy import connect_proxy
 from helpers.hostile import NeverReached
 from helpers.name_service import NameService
+from helpers.routing import ANYTHING, HERE, NAMES, Where, routing, upstream, url
 from helpers.serving import Running, serving
 from helpers.socks import ask5, connect5, echoes, read_all, read_reply5
 from helpers.targets import target
 from helpers.udp import Association, address_of, datagrams, drops, is_quiet, refused
 from helpers.waiting import until
-from tabi.config.load import load_text
 from tabi.config.upstreams import Upstream
 from tabi.machine.url import parse_proxies
 from tabi.policy.verdict import Context, Request, Verdict
 from tabi.server import Passwords
 from tabi.server.upstreams import Upstreams
-
-Where = tuple[str, int]
-
-HERE = '[[rule]]\nname = "{name}"\nallow = true\nto = "127.0.0.0/8"\n'
-ANYTHING = '[[rule]]\nname = "all"\nallow = true\n'
-NAMES = {"v4.example": ["127.0.0.1"], "inside.example": ["127.0.0.2"], "both.example": ["127.0.0.2", "127.0.0.1"]}
-
-
-def url(where: Where, scheme: str = "socks5h", login: str = "") -> str:
-    return f"{scheme}://{login}{where[0]}:{where[1]}"
-
-
-def upstream(name: str, *urls: str, more: str = "") -> str:
-    """Write an [[upstream]] that rests for an hour."""
-    return f'[[upstream]]\nname = "{name}"\nurl = {list(urls)}\ncool_down = "1 h"\n{more}'
-
-
-class Routing:
-    """A server by a configuration, and its own name service."""
-
-    def __init__(self, server: Running, names: NameService) -> None:
-        self.server, self.names = server, names
-
-    @property
-    def address(self) -> Where:
-        return self.server.address
-
-    def reply_to(self, host: str | bytes, port: int) -> int:
-        """Ask for CONNECT; gives REP."""
-        sock, reply, _, _ = ask5(self.address, 1, host, port)
-        sock.close()
-        return reply
-
-
-@contextmanager
-def routing(*text: str, names: Mapping[str, Sequence[str]] = NAMES) -> Iterator[Routing]:
-    loaded = load_text("".join(text), "tabi.toml")
-    with serving(policy=loaded.rules, options={"upstreams": loaded.upstreams}, tor_resolve=True) as server:
-        yield Routing(server, NameService(names).serve(server))
 
 
 @pytest.fixture
@@ -69,22 +29,6 @@ def office() -> Iterator[Running]:
     with serving() as running:
         NameService(NAMES).serve(running)
         yield running
-
-
-@pytest.fixture
-def nobody() -> Iterator[Where]:
-    """Hold a port on which nothing listens."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()
-
-
-@pytest.fixture
-def dead() -> Iterator[tuple[Where, list[None]]]:
-    """Run what closes each connection at once; every one is kept."""
-    came: list[None] = []
-    with target(lambda _sock: came.append(None)) as where:
-        yield where, came
 
 
 # the way

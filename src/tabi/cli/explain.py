@@ -257,16 +257,18 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
     grants = verdict.grants
     egress = "the address that the kernel chooses" if grants.egress is None else str(grants.egress)
     yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if answer.looked_up else ''}"
-    if grants.via:
-        yield f"via: {_ways(configuration, grants)}{_said_of_name(answer, grants)}"
+    if ways := _ways(configuration, answer, grants):
+        yield f"via: {ways}{_said_of_name(answer, grants)}"
     for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
         if granted:
             yield f"{word}: yes"
 
 
-def _ways(configuration: "Configuration", grants: "Grants") -> str:
-    if grants.pick == "order":
-        return ", then ".join(grants.via)
+def _ways(configuration: "Configuration", answer: "Explanation", grants: "Grants") -> str:
+    if grants.pick == "race" and answer.question.command.name == "CONNECT":
+        return f"the first that is connected of {', '.join(grants.via)}"
+    if grants.pick != "weight":
+        return ", then ".join(grants.upstreams)
     weights = {name: configuration.upstreams[name].weight for name in grants.via}
     total = sum(weights.values())
     shares = " or ".join(f"{name} ({weight} in {total})" for name, weight in weights.items())
@@ -279,9 +281,10 @@ def _said_of_name(answer: "Explanation", grants: "Grants") -> str:
     host = answer.question.target.host
     if not answer.by_name:
         return f"; it is asked for the address of {host}"
+    here = "; for the direct way it is looked up here, and its addresses are judged" if "direct" in grants.via else ""
     if grants.resolve == "upstream":
-        return f"; it looks {host} up, and no rule about addresses is asked"
-    return f"; it looks {host} up, for no rule could refuse any address"
+        return f"; it looks {host} up, and no rule about addresses is asked{here}"
+    return f"; it looks {host} up, for no rule could refuse any address{here}"
 
 
 def _limits(limits: "Limits") -> str:

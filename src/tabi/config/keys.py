@@ -417,6 +417,20 @@ _SET = Table(
     ),
 )
 
+_RACE = Table(
+    name="race",
+    help="How upstreams race, where a rule says `pick = \"race\"`.",
+    keys=(
+        Key(
+            name="head_start",
+            kind=duration(0.01, 60),
+            default='"0.25 s"',
+            example='"0.5 s"',
+            help="How long a way is alone before the next starts as well. Where it fails the next starts at once.",
+        ),
+    ),
+)
+
 _UPSTREAM = Table(
     name="upstream",
     array=True,
@@ -455,6 +469,13 @@ _UPSTREAM = Table(
             example="3",
             help="How many sessions it has beside the weights of the others, where a rule says `pick = \"weight\"`. "
             "0: only those for which the others have failed.",
+        ),
+        Key(
+            name="handicap",
+            kind=duration(0, 60),
+            default="none",
+            example='"2 s"',
+            help="How much later than its turn it starts in a race, for one that is dear.",
         ),
     ),
 )
@@ -570,12 +591,15 @@ _RULE = Table(
             example='["office", "spare"]',
             help="Upstreams to go through: the first, and where it has failed the next. What a proxy answers about a "
             "target is the answer; it is not asked for elsewhere, nor directly. A name is looked up here, each address "
-            "is judged, and the address is what the upstream is asked for, unless no rule could refuse any address.",
+            "is judged, and the address is what the upstream is asked for, unless no rule could refuse any address. "
+            "In a race `direct` is the way without an upstream.",
         ),
         Key(
-            name="pick", kind=word({"order": "order", "weight": "weight"}), default='"order"', example='"weight"',
-            help="With several upstreams in `via`: which is tried first. `order` is as they are written; `weight` is "
-            "by chance, for each session anew, as their weights say. Where it has failed, the others are tried.",
+            name="pick", kind=word({"order": "order", "weight": "weight", "race": "race"}), default='"order"',
+            example='"weight"',
+            help="With several upstreams in `via`: which is taken. `order` tries them as they are written; `weight` in "
+            "an order by chance, for each session anew, as their weights say; where one has failed, the next. `race` "
+            "starts one after the other and takes the first that is connected; BIND and UDP keep to the order.",
         ),
         Key(
             name="resolve", kind=word({"here": "here", "upstream": "upstream"}), default='"here"',
@@ -606,6 +630,6 @@ _RULE = Table(
 
 TABLES: Final = {
     table.name: table
-    for table in (_TOP, _LISTEN, _TIME, _CAP, _BIND, _UDP, _LOG, _USER, _CLIENT, _SET, _UPSTREAM, _RULE)
+    for table in (_TOP, _LISTEN, _TIME, _CAP, _BIND, _UDP, _LOG, _USER, _CLIENT, _SET, _RACE, _UPSTREAM, _RULE)
 }
 """All tables by name, in the order of the reference."""

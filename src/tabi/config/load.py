@@ -14,7 +14,16 @@ from tabi.config.keys import AUTH_WORDS
 from tabi.config.openness import find_openings
 from tabi.config.problems import ConfigurationError, KeyPath, Problem, Report
 from tabi.config.rulebook import RuleBuilder
-from tabi.config.settings import DEFAULT_LISTEN, BindSettings, Caps, LogSettings, Settings, TimeLimits, UdpSettings
+from tabi.config.settings import (
+    DEFAULT_LISTEN,
+    BindSettings,
+    Caps,
+    LogSettings,
+    RaceSettings,
+    Settings,
+    TimeLimits,
+    UdpSettings,
+)
 from tabi.config.upstreams import Upstream, UpstreamBuilder
 from tabi.errors import ConfigError
 from tabi.policy.covering import find_covered
@@ -215,7 +224,7 @@ class _Builder:
 
     def _settings(self, listeners: Iterable[Endpoint], rulebook: RuleBuilder) -> Settings | None:
         parts = self._parts
-        time, cap, bind, udp, log = (parts[name][0] for name in ("time", "cap", "bind", "udp", "log"))
+        time, cap, bind, udp, log, race = (parts[name][0] for name in ("time", "cap", "bind", "udp", "log", "race"))
         if udp.has("shared_port") and udp.has("ports"):
             self._report.error(("udp", "shared_port"), 'excludes "ports"', "keep one of them")
         trusted = rulebook.networks(self._top.entries("trusted"))
@@ -230,6 +239,7 @@ class _Builder:
                 bind=BindSettings(**bind.values),
                 udp=UdpSettings(**udp.values),
                 log=LogSettings(**log.values),
+                race=RaceSettings(**race.values),
                 trusted=trusted,
             )
         except ConfigError as error:

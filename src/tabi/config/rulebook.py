@@ -35,7 +35,7 @@ from tabi.policy.names import glob
 from tabi.policy.networks import NetworkSet, PrivateNetworks
 from tabi.policy.rule import Rule
 from tabi.policy.spans import Spans
-from tabi.policy.verdict import Grants
+from tabi.policy.verdict import DIRECT, Grants
 from tabi.wire.version import Version
 
 __all__ = ["RuleBuilder"]
@@ -235,14 +235,18 @@ class RuleBuilder:
         if not via and part.has("via") and "via" not in part.faulty:
             self._report.error((*part.path, "via"), "is empty", "leave it out to connect directly", found="[]")
         for entry in via:
-            self._check_upstream(entry, by_name=part.get("resolve") == "upstream")
+            if entry.value != DIRECT:
+                self._check_upstream(entry, by_name=part.get("resolve") == "upstream")
+            elif part.get("pick") != "race" and "pick" not in part.faulty:
+                advice = 'leave via out to connect directly, or write pick = "race"'
+                self._report.error(entry.path, "can only race with upstreams", advice, found=shown(DIRECT))
         for key in ("pick", "resolve"):
             if part.has(key) and not part.has("via"):
                 self._report.error((*part.path, key), "has no effect without via", "name an upstream by via")
         names = tuple(dict.fromkeys(entry.value for entry in via))
         if len(names) == 1 and part.get("pick") not in (None, "order"):
             advice = "name others in via, or take it out"
-            self._report.error((*part.path, "pick"), "has no effect with one upstream", advice)
+            self._report.error((*part.path, "pick"), "has no effect with one way", advice)
         return names
 
     def _check_upstream(self, entry: Entry, *, by_name: bool) -> None:

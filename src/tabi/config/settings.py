@@ -12,7 +12,7 @@ from tabi.errors import ConfigError
 from tabi.policy.networks import NetworkSet
 from tabi.policy.verdict import LogLevel
 
-__all__ = ["BindSettings", "Caps", "LogSettings", "Settings", "TimeLimits", "UdpSettings"]
+__all__ = ["BindSettings", "Caps", "LogSettings", "RaceSettings", "Settings", "TimeLimits", "UdpSettings"]
 
 DEFAULT_LISTEN = (Endpoint(IPv4Address("127.0.0.1"), 1080), Endpoint(IPv6Address("::1"), 1080))
 
@@ -134,6 +134,20 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RaceSettings:
+    """How upstreams race.
+
+    Args:
+        head_start: seconds that a way is alone before the next starts.
+    """
+
+    head_start: float = 0.25
+
+    def __post_init__(self) -> None:
+        _between("race.head_start", self.head_start, 0.01, 60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that a server is told.
 
@@ -145,6 +159,7 @@ class Settings:
         bind: see `BindSettings`.
         udp: see `UdpSettings`.
         log: see `LogSettings`.
+        race: see `RaceSettings`.
         trusted: clients there are never closed out as a whole for failed logins of some.
     """
 
@@ -155,6 +170,7 @@ class Settings:
     bind: BindSettings = field(default_factory=BindSettings)
     udp: UdpSettings = field(default_factory=UdpSettings)
     log: LogSettings = field(default_factory=LogSettings)
+    race: RaceSettings = field(default_factory=RaceSettings)
     trusted: NetworkSet = field(default_factory=NetworkSet)
 
     def __post_init__(self) -> None:

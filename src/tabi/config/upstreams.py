@@ -12,6 +12,7 @@ from tabi.config.problems import Report, shown
 from tabi.config.proxies import UrlFile, read_url_file
 from tabi.errors import UsageError
 from tabi.machine.hop import Hop
+from tabi.policy.verdict import DIRECT
 from tabi.wire.socks5 import Command
 
 __all__ = ["COOL_DOWN", "Upstream", "UpstreamBuilder", "is_own_listener"]
@@ -31,12 +32,14 @@ class Upstream:
         hops: the proxies, the nearest first.
         cool_down: seconds that it rests after it has failed.
         weight: its share of the sessions where a rule picks by weight.
+        handicap: seconds by which it starts later than its turn in a race.
     """
 
     name: str
     hops: tuple[Hop, ...]
     cool_down: float = COOL_DOWN
     weight: int = 1
+    handicap: float = 0.0
 
     @property
     def takes_names(self) -> bool:
@@ -77,10 +80,11 @@ class UpstreamBuilder:
             name: str | None = part.get("name")
             hops = tuple(self._hops(part))
             self._check(part, hops)
-            if name in found:
-                self._report.error((*part.path, "name"), "is there already", "choose another name", found=shown(name))
+            if name in found or name == DIRECT:
+                why = "is the way without an upstream" if name == DIRECT else "is there already"
+                self._report.error((*part.path, "name"), why, "choose another name", found=shown(name))
             elif name is not None:
-                found[name] = Upstream(name, hops, **part.given(("cool_down", "weight")))
+                found[name] = Upstream(name, hops, **part.given(("cool_down", "weight", "handicap")))
         return found
 
     def _hops(self, part: Part) -> Iterator[Hop]:

@@ -31,7 +31,7 @@ from tabi.errors import (
 )
 from tabi.machine.hop import Hop
 
-__all__ = ["SHARE", "Way", "by_ways"]
+__all__ = ["SHARE", "Asking", "Way", "by_ways", "has_failed", "should_rest", "told"]
 
 T = TypeVar("T")
 
@@ -49,13 +49,18 @@ class Way:
 
     Args:
         name: of the way.
-        hops: the proxies.
+        hops: the proxies; none: it is the direct one.
         weight: see `tabi.dial.picking.by_weight`.
+        handicap: seconds by which it starts later than its turn in a race.
     """
 
     name: str
     hops: tuple[Hop, ...]
     weight: int = 1
+    handicap: float = 0.0
+
+    def __str__(self) -> str:
+        return f'upstream "{self.name}"' if self.hops else self.name
 
 
 def by_ways(
@@ -84,57 +89,37 @@ def by_ways(
             all ways that were tried.
         DeniedError: there were addresses, and none was permitted.
     """
-    return within(_Failover(ways, target, tuple(addresses), ask, permit, hear, timeout).run(), timeout)
+    asking = Asking(target, addresses, ask, permit)
+    return within(_Failover(ways, asking, hear, timeout).run(), timeout)
 
 
-class _Failover(Generic[T]):
-    """One target, and the ways that have failed so far."""
+class Asking(Generic[T]):
+    """What is asked for, on whichever way: a target, or one after the other the addresses that it was looked up to.
+
+    Args:
+        target, addresses, ask, permit: as for `by_ways`.
+    """
 
     def __init__(
         self,
-        ways: Sequence[Way],
         target: Endpoint,
-        addresses: tuple[Address, ...],
+        addresses: Sequence[Address],
         ask: Callable[[Way, Endpoint], Steps[T]],
         permit: Callable[[Address], bool],
-        hear: Callable[[Way, TabiError | None], None],
-        timeout: float,
     ) -> None:
-        self._ways = ways
         self._target = target
-        self._addresses = addresses
+        self._addresses = tuple(addresses)
         self._ask = ask
         self._permit = permit
-        self._hear = hear
-        self._share = timeout / len(ways)
-        self._failures: list[tuple[Way, TabiError]] = []
 
-    def run(self) -> Steps[T]:
-        *others, last = self._ways
-        for way in others:
-            try:
-                return (yield from self._try(way, within(self._through(way), self._share, SHARE)))
-            except TabiError as error:
-                if not _has_failed(error):
-                    raise self._told(error) from None
-        try:
-            return (yield from self._try(last, self._through(last)))
-        except TabiError as error:
-            raise self._told(error) from None
+    def through(self, way: Way) -> Steps[T]:
+        """Ask one way; the direct one for the target as it is, whose addresses it races by itself.
 
-    def _try(self, way: Way, plan: Steps[T]) -> Steps[T]:
-        try:
-            result = yield from plan
-        except TabiError as error:
-            self._failures.append((way, error))
-            if _should_rest(error):
-                self._hear(way, error)
-            raise
-        self._hear(way, None)
-        return result
-
-    def _through(self, way: Way) -> Steps[T]:
-        if not self._addresses:
+        Raises:
+            TabiError: it does not serve.
+            DeniedError: there were addresses, and none was permitted.
+        """
+        if not way.hops or not self._addresses:
             return (yield from self._ask_for(way, self._target))
         failure: TabiError | None = None
         for address in filter(self._permit, self._addresses[:MOST_ADDRESSES]):
@@ -150,32 +135,72 @@ class _Failover(Generic[T]):
         try:
             return (yield from self._ask(way, target))
         except UsageError as error:
-            told = DialError(str(error), stage=Stage.REQUEST, reply=error.reply, retryable=False)
-            told.hop = HopName(len(way.hops), len(way.hops), str(way.hops[-1]))
-            raise told from None
-
-    def _told(self, error: TabiError) -> TabiError:
-        """Name the ways that were tried; what no proxy is to blame for stays as it is."""
-        if error.hop is None:
-            return error
-        text = "; ".join(f'upstream "{way.name}": {failure}' for way, failure in self._failures)
-        told = type(error)(
-            text, side=error.side, stage=error.stage, reply=error.reply, retryable=error.retryable
-        )
-        told.hop = error.hop
-        if isinstance(told, DialTimeoutError) and isinstance(error, DialTimeoutError):
-            told.limit = error.limit
-        return told
+            unsaid = DialError(str(error), stage=Stage.REQUEST, reply=error.reply, retryable=False)
+            unsaid.hop = HopName(len(way.hops), len(way.hops), str(way.hops[-1]))
+            raise unsaid from None
 
 
-def _has_failed(error: TabiError) -> bool:
+class _Failover(Generic[T]):
+    """One target, and the ways that have failed so far."""
+
+    def __init__(
+        self,
+        ways: Sequence[Way],
+        asking: Asking[T],
+        hear: Callable[[Way, TabiError | None], None],
+        timeout: float,
+    ) -> None:
+        self._ways = ways
+        self._asking = asking
+        self._hear = hear
+        self._share = timeout / len(ways)
+        self._failures: list[tuple[Way, TabiError]] = []
+
+    def run(self) -> Steps[T]:
+        *others, last = self._ways
+        for way in others:
+            try:
+                return (yield from self._try(way, within(self._asking.through(way), self._share, SHARE)))
+            except TabiError as error:
+                if not has_failed(error):
+                    raise told(error, self._failures) from None
+        try:
+            return (yield from self._try(last, self._asking.through(last)))
+        except TabiError as error:
+            raise told(error, self._failures) from None
+
+    def _try(self, way: Way, plan: Steps[T]) -> Steps[T]:
+        try:
+            result = yield from plan
+        except TabiError as error:
+            self._failures.append((way, error))
+            if should_rest(error):
+                self._hear(way, error)
+            raise
+        self._hear(way, None)
+        return result
+
+
+def told(error: TabiError, failures: Sequence[tuple[Way, TabiError]]) -> TabiError:
+    """Name all ways that were tried in one of their errors; what is about none of them stays as it is."""
+    if error.hop is None and len(failures) == 1:
+        return error
+    text = "; ".join(f"{way}: {failure}" for way, failure in failures)
+    named = type(error)(text, side=error.side, stage=error.stage, reply=error.reply, retryable=error.retryable)
+    named.hop = error.hop
+    if isinstance(named, DialTimeoutError) and isinstance(error, DialTimeoutError):
+        named.limit = error.limit
+    return named
+
+
+def has_failed(error: TabiError) -> bool:
     """Say whether another way should be tried: the target, if it was asked for at all, has nothing to do with it."""
     if isinstance(error, DialTimeoutError) and error.limit:
         return error.limit == SHARE
-    return isinstance(error, ProxyProtocolError) or error.reply in _CANNOT or _should_rest(error)
+    return isinstance(error, ProxyProtocolError) or error.reply in _CANNOT or should_rest(error)
 
 
-def _should_rest(error: TabiError) -> bool:
+def should_rest(error: TabiError) -> bool:
     """Say whether a way would fail the next request as well, whatever that asks for."""
     if error.hop is None:
         return False

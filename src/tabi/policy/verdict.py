@@ -7,7 +7,7 @@ refused. What was judged is what is connected.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from tabi.addr import Address, Endpoint, Name
 from tabi.errors import Reply
@@ -15,7 +15,8 @@ from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
 __all__ = [
-    "NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Picks", "Policy", "Request", "Resolves", "Verdict",
+    "DIRECT", "NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Picks", "Policy", "Request", "Resolves",
+    "Verdict",
 ]  # fmt: skip
 
 LogLevel: TypeAlias = Literal["none", "debug", "info", "warning"]
@@ -24,8 +25,12 @@ LogLevel: TypeAlias = Literal["none", "debug", "info", "warning"]
 Resolves: TypeAlias = Literal["here", "upstream"]
 """Who looks up the names that go to an upstream."""
 
-Picks: TypeAlias = Literal["order", "weight"]
-"""Which of several upstreams a session tries first: that which is named first, or by chance."""
+Picks: TypeAlias = Literal["order", "weight", "race"]
+"""Which of several upstreams serves a session: the first that does not fail, in the rule's order or in one by chance;
+or the first of all that is connected."""
+
+DIRECT: Final = "direct"
+"""The name, among those of upstreams, of the way without one; it can only race."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +121,8 @@ class Grants:
         half_open: the same with one direction closed; None: the server's.
         limits: shared by all sessions that the rule allows.
         log: level of the session's line.
-        via: names of upstreams, of which the first that serves is taken; none: directly.
-        pick: in which order they are tried.
+        via: names of upstreams, of which one is taken, and perhaps `DIRECT`; none: directly.
+        pick: which of them.
         resolve: who looks up a name that goes to an upstream.
     """
 
@@ -133,6 +138,11 @@ class Grants:
     via: tuple[str, ...] = ()
     pick: Picks = "order"
     resolve: Resolves = "here"
+
+    @property
+    def upstreams(self) -> tuple[str, ...]:
+        """The upstreams for what does not race, in their order; none where the direct way is the first."""
+        return () if self.via[:1] == (DIRECT,) else tuple(name for name in self.via if name != DIRECT)
 
 
 NO_GRANTS = Grants()

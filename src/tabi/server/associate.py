@@ -49,7 +49,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
     declared = event.target.port if event.target.host == client and event.target.port else None
     leg = await _open_leg(session, declared)
     try:
-        upstream = await open_upstream_leg(session, verdict) if verdict.grants.via else None
+        upstream = await open_upstream_leg(session, verdict) if verdict.grants.upstreams else None
     except BaseException:
         leg.close()
         raise

@@ -46,7 +46,7 @@ async def serve(session: Session, event: RequestReceived) -> None:
         raise DeniedError(f'BIND for any peer ({event.target.host}): rule "{verdict.rule}" does not allow it')
     session.watch(fin=True)
     route = await routes.find(session, event, verdict)
-    if route.grants.via:
+    if route.grants.upstreams:
         await _at_upstream(session, event, route, any_peer=any_peer)
         return
     peers = () if any_peer else await _expected(session, event, route.permit)

@@ -77,6 +77,9 @@ async def _by_route(session: Session, event: RequestReceived, verdict: Verdict) 
     if (begun := session.take_begun()) is not None:  # by other rules, directly
         begun.sock.close()
 
+    if route.grants.pick == "race":
+        return await routes.race(session, event.target, route)
+
     def ask(way: Way, target: Endpoint, reach: chain.Reach) -> Steps[Connection]:
         return chain.connect(way.hops, target, reach=reach, timeout=route.timeout, prefer=prefer)
 

@@ -120,6 +120,7 @@ def _middle(facts: Facts, style: LogFormat) -> str:
         ("target", facts.target),
         ("to", facts.to),
         ("via", facts.via),
+        ("lost", facts.lost),
         ("resolve_by", facts.resolve_by),
         ("verdict", facts.verdict),
         ("rule", facts.rule),
@@ -151,6 +152,7 @@ def _shortened(facts: Facts, style: LogFormat) -> Facts:
         target=_shorten(facts.target, style),
         to=_shorten(facts.to, style),
         via=_shorten(facts.via, style),
+        lost=_shorten(facts.lost, style),
         rule=_shorten(facts.rule, style),
     )
 

@@ -14,7 +14,7 @@ class Notes:
 
     __slots__ = (
         "_accepted", "_answered", "_began", "_client", "_listener", "_number", "_requested", "_resolved", "command",
-        "level", "lifetime", "method", "reply", "resolve_by", "rule", "socks", "target", "to", "user", "userid",
+        "level", "lifetime", "lost", "method", "reply", "resolve_by", "rule", "socks", "target", "to", "user", "userid",
         "verdict", "via",
     )  # fmt: skip
 
@@ -40,6 +40,7 @@ class Notes:
         self.reply = -1
         self.lifetime = ""
         self.via = ""
+        self.lost = ""
         self.resolve_by = ""
         self.level: LogLevel = "info"
 
@@ -98,6 +99,7 @@ class Notes:
             lifetime=self.lifetime,
             level=self.level,
             via=self.via,
+            lost=self.lost,
             resolve_by=self.resolve_by,
         )
 

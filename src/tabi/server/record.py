@@ -41,6 +41,7 @@ class Facts(NamedTuple):
         level: of the line.
         via: upstream that it goes through, or was last tried.
         resolve_by: upstream, where that looks the name up.
+        lost: the ways that started in a race and lost, and why.
     """
 
     session: int
@@ -64,6 +65,7 @@ class Facts(NamedTuple):
     level: LogLevel = "info"
     via: str = ""
     resolve_by: str = ""
+    lost: str = ""
 
     def is_heard(self, level: LogLevel) -> bool:
         """Say whether the session leaves a line in a log of this level."""
@@ -112,7 +114,9 @@ class Facts(NamedTuple):
 
 
 # What many sessions have in common is kept once, and a record has its number instead: half of a record is that.
-_OWN: Final = ("session", "accepted", "client", "user", "userid", "target", "to", "handshake", "resolve", "connect")
+_OWN: Final = (
+    "session", "accepted", "client", "user", "userid", "target", "to", "handshake", "resolve", "connect", "lost",
+)  # fmt: skip
 _COMMON: Final = tuple(name for name in Facts._fields if name not in _OWN)
 _own_of: Final = itemgetter(*map(Facts._fields.index, _OWN))
 _common_of: Final = itemgetter(*map(Facts._fields.index, _COMMON))

@@ -2,7 +2,8 @@
 
 A name is looked up and judged here, and an upstream is asked for the address, unless the name may go there as it is
 (`Verdict.by_name`). Where its addresses are allowed by several rules, the first that is allowed says the way, and those
-that would go another way are left out: nothing is ever sent around its rule.
+that would go another way are left out: nothing is ever sent around its rule. That holds in a race as well, whose
+direct way looks the name up and has each address judged, whatever the upstreams are asked for.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,20 @@ from typing import TypeVar
 
 from tabi.addr import Address, Endpoint, Name
 from tabi.dial import chain
+from tabi.dial.direct import DirectOptions, direct
 from tabi.dial.lookup import look_up
+from tabi.dial.race import by_race
 from tabi.dial.ways import Way, by_ways
-from tabi.dial.wishes import Family, Steps
+from tabi.dial.wishes import Connection, Family, Steps
 from tabi.dial.within import within
 from tabi.errors import DeniedError
 from tabi.machine.server import RequestReceived
 from tabi.net.driver import drive
 from tabi.policy.verdict import Grants, Verdict
+from tabi.server.races import Race, entrants
 from tabi.server.session import Session
 
-__all__ = ["Route", "find", "seconds_for", "through"]
+__all__ = ["Route", "find", "race", "seconds_for", "through"]
 
 C = TypeVar("C")
 
@@ -57,8 +61,13 @@ async def find(session: Session, event: RequestReceived, verdict: Verdict) -> Ro
     """
     judgement, host, seconds = session.judgement, event.target.host, seconds_for(session, verdict)
     permit = judgement.permits(event)
+    grants = verdict.grants
+
+    def is_allowed_this_way(address: Address) -> bool:
+        return permit(address) and judgement.grants_to(address).via == grants.via
+
     if not session.server.upstreams or not isinstance(host, Name) or verdict.by_name:
-        return Route(verdict.grants, (), permit, seconds)
+        return Route(grants, (), is_allowed_this_way, seconds)
     families: tuple[Family, ...] = (4, 6) if verdict.grants.prefer == 4 else (6, 4)
     began = session.server.loop.time()
     plan = within(look_up(host, families), seconds)
@@ -69,10 +78,6 @@ async def find(session: Session, event: RequestReceived, verdict: Verdict) -> Ro
     if first is None:
         raise DeniedError(f"policy refuses all that {host} resolved to")
     grants = judgement.grants_to(first)
-
-    def is_allowed_this_way(address: Address) -> bool:
-        return permit(address) and judgement.grants_to(address).via == grants.via
-
     left = max(seconds - (session.server.loop.time() - began), 0.001)
     return Route(grants, addresses, is_allowed_this_way, left)
 
@@ -120,3 +125,47 @@ async def through(
         egress=lambda _proxy: route.grants.egress,
         on_wait=session.watch,
     )
+
+
+async def race(session: Session, target: Endpoint, route: Route) -> Connection:
+    """Connect to a target on the first of a route's ways that gets there.
+
+    Args:
+        session: whose request; which way won, and why the others lost, is noted for its line.
+        target: what is asked for.
+        route: its way, on which there is a race.
+
+    Raises:
+        TabiError: as `tabi.dial.race.by_race`.
+    """
+    server, upstreams, grants = session.server, session.server.upstreams, route.grants
+    prefer, unmet = grants.prefer or 6, 2 * route.timeout  # the limit is that of the race, and theirs is never met
+    options = DirectOptions(timeout=unmet, prefer=prefer)
+    reach = upstreams.reach(server.addresses, unmet)
+    permitted: set[Address] = set()
+    running = Race(upstreams.hear)
+
+    def permit(address: Address) -> bool:
+        if route.permit(address):
+            permitted.add(address)
+        return address in permitted
+
+    def ask(way: Way, asked: Endpoint) -> Steps[Connection]:
+        session.notes.note_way(way.name, asked)
+        if way.hops:
+            return chain.connect(way.hops, asked, reach=reach, timeout=unmet, prefer=prefer)
+        return direct(asked, permit=permit, options=options)
+
+    def egress(address: Address) -> Address | str | None:
+        return session.judgement.egress_to(address) if address in permitted else grants.egress
+
+    ways = entrants(upstreams.racers(grants), server.settings.race)
+    plan = by_race(
+        ways, target, route.addresses, ask=ask, permit=permit, umpire=running, timeout=route.timeout
+    )
+    connection = await drive(
+        plan, resolver=server.resolver, client=session.key, egress=egress, on_wait=session.watch
+    )
+    session.notes.note_way(running.winner, connection.remote)
+    session.notes.lost = running.lost
+    return connection

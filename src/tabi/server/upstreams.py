@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
+from typing import Final
 
 from tabi.addr import Address, Endpoint
 from tabi.config.upstreams import Upstream, is_own_listener
@@ -18,9 +19,11 @@ from tabi.dial.ways import Way
 from tabi.dial.wishes import Plan
 from tabi.errors import DeniedError, DialError, ProxyUnreachableError, TabiError
 from tabi.net.ports import is_own_address
-from tabi.policy.verdict import Grants
+from tabi.policy.verdict import DIRECT, Grants
 
 __all__ = ["Upstreams"]
+
+_DIRECTLY: Final = Way(DIRECT, ())
 
 _logger = logging.getLogger("tabi")
 
@@ -44,7 +47,7 @@ class Upstreams:
         draw: Callable[[], float] | None = None,
     ) -> None:
         self.table = upstreams
-        self._ways = {one.name: Way(one.name, one.hops, one.weight) for one in upstreams.values()}
+        self._ways = {one.name: Way(one.name, one.hops, one.weight, one.handicap) for one in upstreams.values()}
         self._cool_downs = {one.name: one.cool_down for one in upstreams.values()}
         self._resting: dict[str, float] = {}  # until when
         self._is_own = is_own
@@ -55,18 +58,31 @@ class Upstreams:
         return bool(self._ways)
 
     def ways(self, grants: Grants) -> tuple[Way, ...]:
-        """Give the ways that a rule names, as it picks them; those that rest come last, the most rested first.
+        """Give the upstreams that a rule names, as it picks them; those that rest come last, the most rested first.
 
         Raises:
             DialError: a reload has taken all of them away.
         """
-        now = self._clock()
-        known: Sequence[Way] = [self._ways[name] for name in grants.via if name in self._ways]
-        if not known:
-            raise DialError(f"there is no upstream {', '.join(grants.via)} any more")
+        known: Sequence[Way] = [self._ways[name] for name in grants.upstreams if name in self._ways]
         if grants.pick == "weight":
             known = by_weight(known, self._draw)
-        return tuple(sorted(known, key=lambda way: self._rest_of(way.name, now)))
+        return self._rested_first(known, grants)
+
+    def racers(self, grants: Grants) -> tuple[Way, ...]:
+        """Give the ways that a rule names for a race, the direct one as well; those that rest come last.
+
+        Raises:
+            DialError: a reload has taken all of them away.
+        """
+        known = [_DIRECTLY if name == DIRECT else self._ways.get(name) for name in grants.via]
+        return self._rested_first([way for way in known if way is not None], grants)
+
+    def _rested_first(self, ways: Iterable[Way], grants: Grants) -> tuple[Way, ...]:
+        now = self._clock()
+        found = tuple(sorted(ways, key=lambda way: self._rest_of(way.name, now)))
+        if not found:
+            raise DialError(f"there is no upstream {', '.join(grants.via)} any more")
+        return found
 
     def hear(self, way: Way, error: TabiError | None) -> None:
         """Learn that a way has served (None), or why it should rest."""

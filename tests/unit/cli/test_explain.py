@@ -314,6 +314,20 @@ def test_upstreams_that_are_picked_by_weight_are_told_with_their_shares(
     assert "via: office (3 in 4) or spare (1 in 4), by chance, and where it has failed the others\n" in told
 
 
+def test_ways_that_race_are_told_and_what_the_direct_one_is_held_to(
+    capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
+) -> None:
+    names["db.example.org"] = ["203.0.113.9"]
+    text = Path(via).read_text().replace('via = ["office", "spare"]', 'via = ["direct", "office"]\npick = "race"')
+    Path(via).write_text(text.replace('via = "office"', 'via = ["office", "direct"]\npick = "race"'))
+    told = explain(capsys, via, "connect db.example.org:5432")
+    assert "via: the first that is connected of direct, office; it is asked for the address of db.ex" in told
+    told = explain(capsys, via, "connect x.onion:80")
+    assert "via: the first that is connected of office, direct; it looks x.onion up, and no rule about " in told
+    assert "is asked; for the direct way it is looked up here, and its addresses are judged\n" in told
+    assert "via:" not in explain(capsys, via, "associate 203.0.113.9:53")
+
+
 def test_datagrams_keep_to_the_way_of_their_association(
     capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
 ) -> None:

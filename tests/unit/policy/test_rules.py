@@ -201,6 +201,12 @@ VIA = Grants(via=("office",))
 LEFT = Grants(via=("tor",), resolve="upstream")
 
 
+def test_what_does_not_race_goes_through_upstreams_unless_the_direct_way_is_the_first() -> None:
+    assert Grants(via=("a", "direct", "b"), pick="race").upstreams == ("a", "b")
+    assert Grants(via=("direct", "a"), pick="race").upstreams == ()
+    assert Grants().upstreams == ()
+
+
 def test_name_goes_to_an_upstream_only_where_no_address_of_it_could_be_refused() -> None:
     anything = rule("r", grants=VIA)
     assert judge([anything], request("db.example"), LOCAL).by_name
