@@ -149,7 +149,8 @@ AXES = (
             _connections("password-32", "32, with password", 32, SOCKS, PASSWORD),
             _connections("name-32", "32, by name", 32, SOCKS, NAME, name="localhost"),
             _connections("ipv6-32", "32, over IPv6", 32, SOCKS, SIX, family=6),
-            _connections("miss-32", "32, each from another address", 32, SOCKS, sources=1_000_000),
+            _connections("miss-32", "32, each another verdict", 32, SOCKS, sources=251),
+            _connections("stranger-32", "32, each from another address", 32, SOCKS, sources=1_000_000),
         ),
     ),
     Axis(

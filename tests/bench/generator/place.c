@@ -33,29 +33,32 @@ struct sockaddr_storage place_of_target(int family, int number, int port)
     return family == 6 ? six(port) : four(FIRST_TARGET + (uint32_t)number, port);
 }
 
-/* Addresses turn fastest; a port is changed when all of them had it. */
-struct sockaddr_storage place_next_target(int port)
+unsigned place_next_turn(void)
 {
     static unsigned turn;
+    return turn++;
+}
+
+/* Addresses turn fastest; a port is changed when all of them had it. */
+struct sockaddr_storage place_of_turn(unsigned turn, int port)
+{
     int addresses = options.family == 6 || options.name ? 1 : options.targets;
     int number = (int)(turn % (unsigned)addresses);
     int step = (int)(turn / (unsigned)addresses % (unsigned)options.echo_ports);
-    turn++;
     if (port == ECHO_PORT && step > 0)
         port = MORE_ECHOES + step - 1;
     return place_of_target(options.family, number, port);
 }
 
-int place_bind_next_source(int fd)
+int place_bind_source(int fd, unsigned turn)
 {
-    static unsigned turn;
     bool over_six = !options.direct ? options.proxy.ss_family == AF_INET6 : options.family == 6;
     if (!options.sources || over_six)
         return 0;
     const int yes = 1;
     if (setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &yes, sizeof yes))
         return -1;
-    struct sockaddr_storage address = four(FIRST_SOURCE + turn++ % (unsigned)options.sources, 0);
+    struct sockaddr_storage address = four(FIRST_SOURCE + turn % (unsigned)options.sources, 0);
     return bind(fd, (const struct sockaddr *)&address, place_length(&address));
 }
 

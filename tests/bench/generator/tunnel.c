@@ -72,7 +72,8 @@ bool tunnel_send(struct tunnel *tunnel, const void *bytes, int length)
 
 static int connect_to_peer(struct tunnel *tunnel)
 {
-    struct sockaddr_storage peer = options.direct ? place_next_target(tunnel->port) : options.proxy;
+    tunnel->turn = place_next_turn();
+    struct sockaddr_storage peer = options.direct ? place_of_turn(tunnel->turn, tunnel->port) : options.proxy;
     tunnel->fd = socket(peer.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (tunnel->fd < 0)
         fail_errno(OURS, "no socket"); /* too few descriptors: `ulimit -n`, and it will not get better */
@@ -80,7 +81,7 @@ static int connect_to_peer(struct tunnel *tunnel)
     if (setsockopt(tunnel->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes))
         return -1;
     /* The address that a UDP client sends from is the one that it asked from. */
-    if (tunnel->command != ASSOCIATE && place_bind_next_source(tunnel->fd))
+    if (tunnel->command != ASSOCIATE && place_bind_source(tunnel->fd, tunnel->turn))
         return -1;
     tunnel->began = now();
     if (connect(tunnel->fd, (const struct sockaddr *)&peer, place_length(&peer)) && errno != EINPROGRESS)
@@ -110,7 +111,7 @@ static int put_request(const struct tunnel *tunnel, uint8_t *out)
 {
     struct sockaddr_storage target;
     if (tunnel->command == CONNECT)
-        target = place_next_target(tunnel->port);
+        target = place_of_turn(tunnel->turn, tunnel->port);
     else
         target = (struct sockaddr_storage){.ss_family = AF_INET}; /* "from anywhere": RFC 1928, section 7 */
     const char *name = tunnel->command == CONNECT ? options.name : NULL;

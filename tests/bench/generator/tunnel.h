@@ -16,6 +16,7 @@ struct tunnel {
     enum stage stage;
     enum command command;
     int port;          /* of the target, counted from its base port */
+    unsigned turn;     /* whose addresses it has */
     uint32_t interest; /* what epoll was told to wait for */
     int got, need;     /* bytes of the reply that is being read */
     uint8_t reply[LONGEST_REPLY];
