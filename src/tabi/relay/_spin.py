@@ -2,9 +2,9 @@
 
 An event that comes within microseconds finds the thread awake: no wake-up, which on an idle processor is most of a
 round trip. Each spin that finds nothing costs its whole length, so the rule is: spin while no more than a fifth of the
-last spins were in vain. Once that is over, waits that ended soon earn a trial; a trial that succeeds is followed by the
-next at once, so a stream of quick answers is back to spinning within tens of waits, and for anything else a trial is
-rare.
+last spins were in vain. Once that is over, waits that ended soon earn a trial, and those that did not cost one, so
+there is none but where most waits end soon. A trial that succeeds is followed by the next at once: a stream of quick
+answers is back to spinning within tens of waits.
 """
 
 from typing import Final
@@ -18,7 +18,7 @@ _RECENT: Final = (1 << 32) - 1
 _VAIN: Final = 6
 
 _SOON: Final = 4 * LENGTH  # a wait that ended within this may have been a spin's: being woken up takes its time
-_TRIAL: Final = 32  # waits that ended soon earn one
+_TRIAL: Final = 32  # so many more waits that ended soon than others earn one
 
 
 class Spin:
@@ -45,3 +45,5 @@ class Spin:
         """Remember how many seconds a sleep took."""
         if lasted <= _SOON:
             self._soon += 1
+        elif self._soon:
+            self._soon -= 1

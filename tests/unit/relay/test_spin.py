@@ -40,6 +40,39 @@ def test_slow_answers_are_never_spun_for(wait: float) -> None:
     assert not any(spins(Spin(), [wait] * 1000))
 
 
+@pytest.mark.parametrize("quick", [1, 2, 3, 4, 5])
+def test_where_most_waits_are_long_there_is_not_even_a_trial(quick: int) -> None:
+    """However many of them are short in all: of eleven, at most five in a row."""
+    assert not any(spins(Spin(), ([QUICK] * quick + [SLOW] * (11 - quick)) * 1000))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_there_is_no_spin_while_more_than_a_fifth_of_the_last_were_in_vain_but_a_trial(seed: int) -> None:
+    """A trial is one spin, and only after the first that is not in vain may there be another at once."""
+    chance = random.Random(seed)
+    waits = [QUICK if chance.random() < chance.choice([0.1, 0.5, 0.9]) else 3 * LENGTH for _ in range(5000)]
+    spun = spins(Spin(), waits)
+    were_vain = [True] * 32
+    was_vain = False
+    for number, (did, wait) in enumerate(zip(spun, waits, strict=True)):
+        if did:
+            has_slept = number == 0 or not spun[number - 1]
+            assert sum(were_vain[-32:]) <= 32 / 5 or has_slept or not was_vain
+            was_vain = wait > LENGTH
+            were_vain.append(was_vain)
+    assert any(spun)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_the_compiled_engine_spins_over_the_same_waits(share: float) -> None:
+    engine = pytest.importorskip("tabi.relay._engine", reason="the compiled engine is not built here")
+    chance = random.Random(7)
+    waits = [chance.randrange(1000, 40_000) if chance.random() < share else 1_000_000 for _ in range(5000)]
+    spun = spins(Spin(), [wait / 1e9 for wait in waits], waking=60_000 / 1e9)
+    assert engine.spun_over(waits, 60_000) == spun
+    assert any(spun) is (share > 0.5)
+
+
 def test_when_answers_become_slow_a_few_spins_are_in_vain_and_then_none() -> None:
     spin = Spin()
     spins(spin, [QUICK] * 100)

@@ -10,6 +10,7 @@ from tabi.relay._native cimport handshake
 from tabi.relay._native cimport lane as lanes
 from tabi.relay._native cimport permit as permits
 from tabi.relay._native cimport rows as counts
+from tabi.relay._native cimport spin as spins
 from tabi.relay._native cimport tables as learnt
 from tabi.relay._native.arrival cimport ASK, HANDOVER, Arrival, Ask, Call, Exhausted, Listener
 from tabi.relay._native.hall cimport Hall
@@ -19,6 +20,7 @@ from tabi.relay._native.node cimport ERRAND
 from tabi.relay._native.permit cimport Permit
 from tabi.relay._native.rows cimport Counter, Rows, tabi_unpin
 from tabi.relay._native.siphash cimport Mark, mark_of
+from tabi.relay._native.spin cimport Spin
 from tabi.relay._native.sys cimport add_count, sem_destroy, sem_init, sem_t, sem_wait
 from tabi.relay._native.tables cimport Door, User
 
@@ -29,6 +31,23 @@ def mark(bytes key, bytes data) -> bytes:
     """Give the SipHash of some bytes by a key of 16; for its test."""
     cdef Mark found = mark_of(<const uint64_t *>PyBytes_AS_STRING(key), data, len(data))
     return PyBytes_FromStringAndSize(<char *>&found, sizeof(found))
+
+
+def spun_over(list waits, int64_t waking):
+    """Say over which waits of so many nanoseconds the thread would spin, where a sleep is longer; for its test."""
+    cdef Spin spin
+    cdef int64_t wait
+    cdef bint is_spun
+    cdef list spun = []
+    spins.prepare(&spin, True)
+    for wait in waits:
+        is_spun = spins.is_worth_it(&spin, -1)
+        spun.append(is_spun)
+        if is_spun:
+            spins.note_spin(&spin, wait > spins.LENGTH)
+        else:
+            spins.note_wait(&spin, wait + waking)
+    return spun
 
 
 cdef class CompiledRows:
