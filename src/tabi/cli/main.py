@@ -8,7 +8,7 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TypeAlias
 
 from tabi import __version__
-from tabi.cli import check, config, connect, control, explain, passwd, resolve
+from tabi.cli import check, config, connect, control, doctor, explain, passwd, resolve
 
 if TYPE_CHECKING:
     from tabi.addr import Endpoint
@@ -31,6 +31,7 @@ examples:
   curl -x socks5h://127.0.0.1:1080 http://…    use it; socks5h lets the server look the name up
   tabi serve --help                            all that serve can be told
   tabi connect -x socks5h://127.0.0.1:1080 example.org:25      by hand, or for ssh's ProxyCommand
+  tabi doctor socks5h://127.0.0.1:1080         what is wrong with that proxy
 
 exit codes: 0 done, 1 failed, 2 wrong usage
 """
@@ -96,7 +97,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--workers", metavar="N", type=_count, help="processes, with --config (default: one per core)")
     serve.add_argument("--control", metavar="PATH", help="control socket, with --config")
-    for command in (check, explain, config, passwd, control, connect, resolve):
+    for command in (check, explain, config, passwd, control, connect, resolve, doctor):
         command.add_parser(commands)
     return parser
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tabi.machine.hop import Hop
 
-__all__ = ["add_arguments", "chosen", "given", "seconds"]
+__all__ = ["add_arguments", "chosen", "given", "read_typed", "seconds"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, until: str) -> None:
@@ -24,17 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser, until: str) -> None:
     parser.add_argument("--timeout", metavar="SECONDS", type=float, default=30.0, help=f"{until} (default: 30)")
 
 
-def seconds(arguments: argparse.Namespace) -> float:
-    """Give the time.
+def seconds(arguments: argparse.Namespace, option: str = "timeout") -> float:
+    """Give the time that an option says.
 
     Raises:
         UsageError: it is none.
     """
     from tabi.errors import UsageError
 
-    given: float = arguments.timeout
+    given: float = getattr(arguments, option)
     if not 0 < given < float("inf"):
-        raise UsageError(f"--timeout: {given:g} is no number of seconds; write 30, or 0.5")
+        raise UsageError(f"--{option}: {given:g} is no number of seconds; write 30, or 0.5")
     return given
 
 
@@ -58,11 +58,25 @@ def given(arguments: argparse.Namespace) -> "tuple[Hop, ...]":
     Raises:
         UsageError: a URL that cannot be read.
     """
+    return read_typed(arguments.proxy, "-x", "-x @FILE")
+
+
+def read_typed(urls: list[str], where: str, better: str) -> "tuple[Hop, ...]":
+    """Read proxy URLs of the command line; warn of a password that was typed.
+
+    Args:
+        urls: as they were typed, ``@FILE`` among them.
+        where: they stand, for the warning.
+        better: what is to be typed instead.
+
+    Raises:
+        UsageError: a URL that cannot be read.
+    """
     from tabi.client.argument import read_argument
 
-    proxies = [read_argument(url) for url in arguments.proxy]
+    proxies = [read_argument(url) for url in urls]
     if any(proxy.shows_password for proxy in proxies):
-        text = "every user of this host can read the password in -x; write the URL to a file and give -x @FILE"
+        text = f"every user of this host can read the password in {where}; write the URL to a file and give {better}"
         print(f"tabi: warning: {text}", file=sys.stderr)
     return tuple(proxy.hop for proxy in proxies)
 

@@ -10,7 +10,7 @@ import pytest
 from tabi.cli.main import main
 
 
-@pytest.mark.parametrize("words", [["--help"], ["check", "--help"], ["explain", "--help"], ["config", "--help"]])
+@pytest.mark.parametrize("words", [["--help"], *([one, "--help"] for one in ("check", "explain", "config", "doctor"))])
 def test_help_imports_nothing_that_takes_time(words: list[str]) -> None:
     """The modules that are loaded are what makes help slow; asyncio alone takes longer than all of it may."""
     program = (
@@ -23,7 +23,7 @@ def test_help_imports_nothing_that_takes_time(words: list[str]) -> None:
     assert [name for name in loaded if not name.startswith("tabi.cli")] == []
 
 
-@pytest.mark.parametrize("command", ["serve", "check", "explain", "config", "passwd"])
+@pytest.mark.parametrize("command", ["serve", "check", "explain", "config", "passwd", "doctor"])
 def test_every_command_is_in_the_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
