@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import os
 import socket
 import sys
 import termios
@@ -14,7 +15,7 @@ from typing import IO
 from helpers.socks import LINGER_ZERO
 from helpers.waiting import PATIENCE, until
 
-__all__ = ["Backlog", "dialling", "full_backlog", "reset_in_queue", "unread"]
+__all__ = ["Backlog", "dialling", "full_backlog", "reset_in_queue", "socket_between", "unread"]
 
 _SYN_SENT = "02"  # include/net/tcp_states.h
 
@@ -48,6 +49,27 @@ def reset_in_queue(client: socket.socket) -> None:
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_ZERO)
     client.close()
     until(lambda: far not in {_place(local)[1] for local, _ in _peers(near)}, "the reset to arrive")
+
+
+def socket_between(local: tuple[str, int], peer: tuple[str, int]) -> socket.socket:
+    """Duplicate the one socket of this process that has these two ends."""
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            fd = os.dup(int(name))
+        except OSError:  # the listing's own, or closed meanwhile
+            continue
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:  # it is none
+            os.close(fd)
+            continue
+        try:
+            if (sock.getsockname()[:2], sock.getpeername()[:2]) == (local, peer):
+                return sock
+        except OSError:  # it listens, or is no stream
+            pass
+        sock.close()
+    raise AssertionError(f"this process has no socket from {local} to {peer}")
 
 
 def unread(sock: socket.socket | IO[bytes]) -> int:

@@ -21,6 +21,7 @@ from typing import Self
 
 from tabi.relay import Cause, End, Engine, FlowLimits
 from tabi.relay._engine_py import PureEngine
+from tabi.relay.tuning import Tuning
 
 try:
     from tabi.relay._engine import CompiledEngine, allocated
@@ -97,6 +98,7 @@ def tunnel(
     limits: FlowLimits = FOREVER,
     record: bytes = b"",
     error: int = 0,
+    tuning: Tuning | None = None,
     before: Callable[[socket.socket, socket.socket], object] = lambda client, target: None,
     prepare: Callable[[socket.socket, socket.socket], object] = lambda inbound, outbound: None,
 ) -> Tunnel:
@@ -105,7 +107,9 @@ def tunnel(
     outbound, target = connected()
     before(client, target)
     prepare(inbound, outbound)
-    flow = engine.adopt(inbound.detach(), outbound.detach(), early, pending, limits, record, error=error)
+    flow = engine.adopt(
+        inbound.detach(), outbound.detach(), early, pending, limits, record, error=error, tuning=tuning
+    )
     return Tunnel(client, target, flow)
 
 

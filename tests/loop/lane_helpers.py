@@ -14,6 +14,7 @@ from loop.engine_helpers import BUILDS, DEADLINE, HandClock, made, next_end
 from tabi.relay import End, FlowLimits, LaneEngine
 from tabi.relay.lane import NONE, PASSWORD, Ask, Call, Counter, Door, Exhausted, Handover, Permit
 from tabi.relay.rows import SharedRows
+from tabi.relay.tuning import Tuning
 
 C = TypeVar("C", Ask, Handover, Exhausted)
 
@@ -159,6 +160,7 @@ def permit(
     limit: int = NO_LIMIT,
     shows_target: bool = False,
     facts: bytes = b"facts",
+    tuning: Tuning | None = None,
 ) -> Permit:
     """Permit to connect to a target."""
     return Permit(
@@ -170,6 +172,7 @@ def permit(
         patience=patience,
         counters=(Counter(RULE, limit),),
         facts=facts,
+        tuning=tuning,
     )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from tabi.cli.main import Commands
     from tabi.config.explain import Explanation, Judgement, Question
     from tabi.config.load import Configuration
-    from tabi.policy.verdict import Grants, Limits, Verdict
+    from tabi.policy.verdict import Grants, Knobs, Limits, Verdict
 
 __all__ = ["add_parser", "run"]
 
@@ -259,6 +259,8 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
     yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if answer.looked_up else ''}"
     if ways := _ways(configuration, answer, grants):
         yield f"via: {ways}{_said_of_name(answer, grants)}"
+    if knobs := _knobs(grants.knobs):
+        yield f"sockets of the tunnel: {knobs}"
     for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
         if granted:
             yield f"{word}: yes"
@@ -300,6 +302,23 @@ def _limits(limits: "Limits") -> str:
     if limits.lifetime is not None:
         parts.append(f"{show_duration(limits.lifetime)} per session")
     return ", ".join(parts) or "none"
+
+
+def _knobs(knobs: "Knobs") -> str:
+    from tabi.config.kinds import show_duration
+    from tabi.config.knobs import show_size
+
+    parts = []
+    if knobs.congestion is not None:
+        parts.append(f"congestion control {knobs.congestion}")
+    if knobs.keepalive is not None:
+        parts.append(f"keepalive after {show_duration(knobs.keepalive)}" if knobs.keepalive else "no keepalive")
+    for what, size in (("send", knobs.send_buffer), ("receive", knobs.receive_buffer)):
+        if size is not None:
+            parts.append(f"{what} buffer {show_size(size) if size else 'as the kernel finds right'}")
+    if knobs.splice is not None:
+        parts.append("splice" if knobs.splice else "no splice")
+    return ", ".join(parts)
 
 
 def _bytes(number: int) -> str:

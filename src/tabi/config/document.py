@@ -231,11 +231,10 @@ _OTHER_WORDS = {
 def _near_key(table: Table, name: str) -> list[str]:
     """Give the key that was probably meant, if there is one."""
     known = _keys_of(table)
-    near = difflib.get_close_matches(name.lower(), known, 1, _NEAR)
     other = _OTHER_WORDS.get(name.lower(), "")
     if other in known or (not table.name and "." in other):
-        near = near or [other]
-    return near
+        return [other]
+    return difflib.get_close_matches(name.lower(), known, 1, _NEAR)
 
 
 _OF_MANY = frozenset({"name", "file", "address", "ports", "format"})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, get_args
 
-from tabi.config import kinds
+from tabi.config import kinds, knobs
 from tabi.config.hosts import host, network
 from tabi.config.kinds import Kind, bandwidth, count, duration, flag, rate, text, word
 from tabi.config.proxies import proxy
@@ -300,6 +300,80 @@ _UDP = Table(
             default="the kernel chooses",
             example='"2001:db8::1"',
             help="Local IPv6 address towards targets.",
+        ),
+    ),
+)
+
+
+def _knobs(*, of_rule: bool) -> tuple[Key, ...]:
+    """Give the keys by which a rule, or the server for all that say nothing, has the sockets of tunnels used."""
+
+    def default(key: str, value: str) -> str:
+        return f"tunnel.{key}" if of_rule else value
+
+    return (
+        Key(
+            name="congestion",
+            kind=knobs.congestion,
+            default=default("congestion", '"auto"'),
+            example='"system"',
+            help="Congestion control of what tabi sends, towards client and target. `auto` leaves it to the system, "
+            "but where that takes one that paces (bbr), a bulky stream to this host or into a private network goes on "
+            "with cubic or reno. `system` is the system's always. A name is set on both sockets; ordinary users may "
+            "have those in `/proc/sys/net/ipv4/tcp_allowed_congestion_control`, and what the kernel does not grant "
+            "leaves the system's, with a warning when the file is read.",
+        ),
+        Key(
+            name="keepalive",
+            kind=knobs.keepalive,
+            default=default("keepalive", '"1 min"'),
+            example="false",
+            help="Silence after which the kernel asks a peer whether it lives; after five questions without an answer, "
+            "10 s apart, the session ends. With `false` it does not ask: a peer that has gone without a word is "
+            "found by `idle` alone, or when something is sent to it.",
+        ),
+        Key(
+            name="send_buffer",
+            kind=knobs.size,
+            default=default("send_buffer", "0"),
+            example='"256 KiB"',
+            help="What the kernel keeps for each socket until its peer has acknowledged it, in place of a size that "
+            "grows as needed. The kernel doubles the number, for its own part, and gives no more than twice "
+            "`/proc/sys/net/core/wmem_max`.",
+        ),
+        Key(
+            name="receive_buffer",
+            kind=knobs.size,
+            default=default("receive_buffer", "0"),
+            example='"256 KiB"',
+            help="What the kernel takes from each peer before we have read it, likewise; see "
+            "`/proc/sys/net/core/rmem_max`.",
+        ),
+        Key(
+            name="splice",
+            kind=flag,
+            default=default("splice", "true"),
+            example="false",
+            help="Whether a bulky stream goes through a pipe, by splice(2), so that it is not copied.",
+        ),
+    )
+
+
+_TUNNEL = Table(
+    name="tunnel",
+    help="How the sockets of tunnels are used; a rule may say otherwise for what it allows. All of it holds for "
+    "tunnels that begin after a reload, and `spin` for those after a restart. What each of them costs or saves is "
+    "[measured](../explanation/performance.md#what-the-knobs-do). Leave them alone unless you have measured, too.",
+    keys=(
+        *_knobs(of_rule=False),
+        Key(
+            name="spin",
+            kind=flag,
+            default="true",
+            example="false",
+            help="Whether the engine, before it sleeps, looks for 50 µs whether there is something to do: only while "
+            "that has paid lately, and never while more than a fifth of these looks were in vain. It is one thread "
+            "for all tunnels of a worker, so no rule can say it.",
         ),
     ),
 )
@@ -624,12 +698,15 @@ _RULE = Table(
             name="half_open", kind=duration(1, _YEARS, none=True), default="time.half_open", example='"1 min"',
             help="See `[time]`.",
         ),
+        *_knobs(of_rule=True),
         *_LIMITS,
     ),
 )  # fmt: skip
 
 TABLES: Final = {
     table.name: table
-    for table in (_TOP, _LISTEN, _TIME, _CAP, _BIND, _UDP, _LOG, _USER, _CLIENT, _SET, _RACE, _UPSTREAM, _RULE)
-}
+    for table in (
+        _TOP, _LISTEN, _TIME, _CAP, _BIND, _UDP, _TUNNEL, _LOG, _USER, _CLIENT, _SET, _RACE, _UPSTREAM, _RULE,
+    )
+}  # fmt: skip
 """All tables by name, in the order of the reference."""

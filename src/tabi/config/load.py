@@ -24,6 +24,7 @@ from tabi.config.settings import (
     TimeLimits,
     UdpSettings,
 )
+from tabi.config.tunnels import TunnelBuilder
 from tabi.config.upstreams import Upstream, UpstreamBuilder
 from tabi.errors import ConfigError
 from tabi.policy.covering import find_covered
@@ -144,6 +145,7 @@ class _Builder:
         self._report = report
         self._own = own
         self._private = PrivateNetworks(own)
+        self._tunnels = TunnelBuilder(report)
         self._is_public = bool(mode & stat.S_IROTH)
 
     def build(self) -> Configuration:
@@ -162,6 +164,7 @@ class _Builder:
             users=users,
             listeners=tuple(listeners),
             upstreams=upstreams,
+            tunnels=self._tunnels,
         )
         access = Access(
             listeners=listeners,
@@ -228,6 +231,7 @@ class _Builder:
         if udp.has("shared_port") and udp.has("ports"):
             self._report.error(("udp", "shared_port"), 'excludes "ports"', "keep one of them")
         trusted = rulebook.networks(self._top.entries("trusted"))
+        tunnel = self._tunnels.settings(parts["tunnel"][0])
         if self._report.has_errors:
             return None
         try:
@@ -238,6 +242,7 @@ class _Builder:
                 cap=Caps(**cap.values),
                 bind=BindSettings(**bind.values),
                 udp=UdpSettings(**udp.values),
+                tunnel=tunnel,
                 log=LogSettings(**log.values),
                 race=RaceSettings(**race.values),
                 trusted=trusted,

@@ -15,6 +15,7 @@ from tabi.config.kinds import hint
 from tabi.config.problems import Report, shown
 from tabi.config.sets import make_hosts, read_set
 from tabi.config.times import WEEK
+from tabi.config.tunnels import KNOB_KEYS, TunnelBuilder
 from tabi.config.upstreams import Upstream
 from tabi.errors import Reply
 from tabi.policy.criteria import (
@@ -45,7 +46,7 @@ _SHOWN = 8  # entries that `tabi explain` lists
 
 _ALLOW_ONLY = (
     "open", "any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open",
-    "sessions", "rate", "bandwidth", "lifetime", "auth", "literals", "via", "pick", "resolve",
+    "sessions", "rate", "bandwidth", "lifetime", "auth", "literals", "via", "pick", "resolve", *KNOB_KEYS,
 )  # fmt: skip
 _GRANTS = ("any_peer", "full_cone", "egress", "prefer", "connect", "idle", "half_open", "log", "pick", "resolve")
 
@@ -82,6 +83,7 @@ class RuleBuilder:
         users: that rules can name.
         listeners: that rules can name.
         upstreams: that rules can name.
+        tunnels: makes what rules say of them.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class RuleBuilder:
         users: Mapping[bytes, User],
         listeners: tuple[Endpoint, ...],
         upstreams: Mapping[str, Upstream],
+        tunnels: TunnelBuilder,
     ) -> None:
         self._parts = parts
         self._report = report
@@ -102,6 +105,7 @@ class RuleBuilder:
         self._groups = frozenset(group for user in users.values() for group in user.groups)
         self._listeners = listeners
         self._upstreams = upstreams
+        self._tunnels = tunnels
         self._sets = {PRIVATE_NAME: Hosts(networks=private, inside=private)}
         self._read_sets(directory)
 
@@ -217,7 +221,9 @@ class RuleBuilder:
             auth=frozenset(entry.value for entry in part.entries("auth")),
             literals=literals is not False,
             open=bool(part.get("open")),
-            grants=Grants(limits=limits_of(part), via=self._via(part), **part.given(_GRANTS)),
+            grants=Grants(
+                limits=limits_of(part), knobs=self._tunnels.knobs(part), via=self._via(part), **part.given(_GRANTS)
+            ),
         )
 
     def _check_action(self, part: Part) -> None:

@@ -12,7 +12,16 @@ from tabi.errors import ConfigError
 from tabi.policy.networks import NetworkSet
 from tabi.policy.verdict import LogLevel
 
-__all__ = ["BindSettings", "Caps", "LogSettings", "RaceSettings", "Settings", "TimeLimits", "UdpSettings"]
+__all__ = [
+    "BindSettings",
+    "Caps",
+    "LogSettings",
+    "RaceSettings",
+    "Settings",
+    "TimeLimits",
+    "TunnelSettings",
+    "UdpSettings",
+]
 
 DEFAULT_LISTEN = (Endpoint(IPv4Address("127.0.0.1"), 1080), Endpoint(IPv6Address("::1"), 1080))
 
@@ -119,6 +128,27 @@ class UdpSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelSettings:
+    """How the sockets of tunnels are used where no rule says otherwise (`tabi.policy.verdict.Knobs`).
+
+    Args:
+        congestion: ``auto``, ``system``, or the name of a congestion control.
+        keepalive: seconds of silence before a peer is asked whether it lives; 0: it is not.
+        send_buffer: bytes; 0: what the kernel finds right.
+        receive_buffer: likewise.
+        splice: whether bulk goes through pipes.
+        spin: whether the engine looks again for a moment before it sleeps, where that has paid lately.
+    """
+
+    congestion: str = "auto"
+    keepalive: int = 60
+    send_buffer: int = 0
+    receive_buffer: int = 0
+    splice: bool = True
+    spin: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LogSettings:
     """What the log says.
 
@@ -158,6 +188,7 @@ class Settings:
         cap: see `Caps`.
         bind: see `BindSettings`.
         udp: see `UdpSettings`.
+        tunnel: see `TunnelSettings`.
         log: see `LogSettings`.
         race: see `RaceSettings`.
         trusted: clients there are never closed out as a whole for failed logins of some.
@@ -169,6 +200,7 @@ class Settings:
     cap: Caps = field(default_factory=Caps)
     bind: BindSettings = field(default_factory=BindSettings)
     udp: UdpSettings = field(default_factory=UdpSettings)
+    tunnel: TunnelSettings = field(default_factory=TunnelSettings)
     log: LogSettings = field(default_factory=LogSettings)
     race: RaceSettings = field(default_factory=RaceSettings)
     trusted: NetworkSet = field(default_factory=NetworkSet)

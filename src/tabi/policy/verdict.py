@@ -15,7 +15,7 @@ from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
 __all__ = [
-    "DIRECT", "NO_GRANTS", "Context", "Grants", "Limits", "LogLevel", "Picks", "Policy", "Request", "Resolves",
+    "DIRECT", "NO_GRANTS", "Context", "Grants", "Knobs", "Limits", "LogLevel", "Picks", "Policy", "Request", "Resolves",
     "Verdict",
 ]  # fmt: skip
 
@@ -108,6 +108,25 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Knobs:
+    """How the two sockets of a tunnel are used; None is as the server has it.
+
+    Args:
+        congestion: ``auto``, ``system``, or the name of a congestion control.
+        keepalive: seconds of silence before a peer is asked whether it lives; 0: it is not.
+        send_buffer: bytes; 0: what the kernel finds right.
+        receive_buffer: likewise.
+        splice: whether bulk goes through pipes.
+    """
+
+    congestion: str | None = None
+    keepalive: int | None = None
+    send_buffer: int | None = None
+    receive_buffer: int | None = None
+    splice: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Grants:
     """What an allowed request may do.
 
@@ -120,6 +139,7 @@ class Grants:
         idle: seconds without a byte before a tunnel is cut; None: the server's.
         half_open: the same with one direction closed; None: the server's.
         limits: shared by all sessions that the rule allows.
+        knobs: of their tunnels.
         log: level of the session's line.
         via: names of upstreams, of which one is taken, and perhaps `DIRECT`; none: directly.
         pick: which of them.
@@ -134,6 +154,7 @@ class Grants:
     idle: float | None = None
     half_open: float | None = None
     limits: Limits = Limits()
+    knobs: Knobs = Knobs()
     log: LogLevel = "info"
     via: tuple[str, ...] = ()
     pick: Picks = "order"

@@ -37,7 +37,7 @@ def make_engine(*, workers: int = 1, spin: bool = True) -> Engine:
 
     Args:
         workers: how many processes of this user run an engine; they share the budget of pipes.
-        spin: look again for a moment before going to sleep, where that has paid lately; off for measurements only.
+        spin: look again for a moment before going to sleep, where that has paid lately.
     """
     return _Build(workers=workers, spin=spin)
 

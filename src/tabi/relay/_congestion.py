@@ -12,9 +12,9 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import Final
 
-__all__ = ["AUTO", "choose", "is_near", "settle"]
+from tabi.relay.tuning import AUTO
 
-AUTO: Final = "auto"
+__all__ = ["AUTO", "choose", "is_near", "settle"]
 
 _DEFAULT: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _PACING: Final = "bbr"  # and its descendants

@@ -5,6 +5,7 @@ from tabi.relay.bucket import Cell
 from tabi.relay.interface import Cause, End, FlowLimits, Live
 from tabi.relay.lane import Call, Counter, Door, Permit
 from tabi.relay.rows import SharedRows
+from tabi.relay.tuning import Tuning
 
 __all__ = ["DIGEST", "CompiledEngine", "CompiledRows", "allocated"]
 
@@ -53,6 +54,7 @@ class CompiledEngine:
         *,
         error: int = 0,
         ring: bool = True,
+        tuning: Tuning | None = None,
     ) -> int: ...
     def ring(self) -> None: ...
     def fileno(self) -> int: ...

@@ -73,6 +73,7 @@ cdef Record *make_record(bytes facts) except NULL:
 
 
 include "_native/group.pxi"
+include "_native/tuning.pxi"
 
 
 @cython.no_gc_clear  # `__dealloc__` needs the groups
@@ -94,7 +95,7 @@ cdef class RelayEngine:
     cdef Loop *loop
     cdef object clock
     cdef object thread
-    cdef dict groups  # _Group by number
+    cdef dict groups, tunings  # _Group by number; _Tuned by what is wanted
     cdef int64_t adopted
     cdef bint is_stopping
     cdef readonly object failure
@@ -108,7 +109,7 @@ cdef class RelayEngine:
         cdef int budget = pipes_of_worker(workers) if pipes is None else pipes
         cdef bytes steady = choose(congestion)
         cdef int error
-        self.groups, self.clock = {}, clock
+        self.groups, self.tunings, self.clock = {}, {}, clock
         self.loop = <Loop *>memory.take_zeroed(1, sizeof(Loop))
         if self.loop == NULL:
             raise MemoryError
@@ -153,7 +154,7 @@ cdef class RelayEngine:
 
     def adopt(
         self, int inbound, int outbound, bytes early, bytes pending, limits, bytes record,
-        *, int error=0, bint ring=True
+        *, int error=0, bint ring=True, tuning=None
     ):
         """Take over two established stream sockets and return the number of the flow (see `Engine.adopt`)."""
         cdef Flow *flow = slabs.take(&self.loop.slab, GIVEN)
@@ -163,6 +164,7 @@ cdef class RelayEngine:
             flow.inbound.fd = inbound
             flow.outbound.fd = outbound
             self.fill(flow, limits, record)
+            flow.before = tuning_of(self.tunings, tuning)
             self.owe(&flow.outbound, early)
             self.owe(&flow.inbound, pending)
             if error:

@@ -26,6 +26,7 @@ from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
 from tabi.relay.lane import Call, Counter, Door, Permit
 from tabi.relay.rows import Rows, SharedRows
+from tabi.relay.tuning import Tuning
 
 __all__ = ["PureEngine"]
 
@@ -141,6 +142,7 @@ class PureEngine:
         *,
         error: int = 0,
         ring: bool = True,
+        tuning: Tuning | None = None,
     ) -> int:
         """Take over two established stream sockets and return the number of the flow (see `Engine.adopt`)."""
         client, target = Side(inbound, pending), Side(outbound, early)
@@ -148,6 +150,7 @@ class PureEngine:
         with self._lock:
             self._adopted += 1
             flow = Flow(self._adopted, client, target, limits, record, self._clock())
+            flow.tuning = tuning
             if not self._stopped:
                 self._order(flow, ring=ring)
                 return flow.number

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from tabi.relay._pipes import Pipe
 from tabi.relay.interface import Cause, Closer, FlowLimits, Live
+from tabi.relay.tuning import Tuning
 
 if TYPE_CHECKING:
     from tabi.relay._groups import Share
@@ -34,8 +35,8 @@ class Side:
     """One socket of a flow: what is owed to it (`out`) and what came from it (`pipe`)."""
 
     __slots__ = (
-        "big", "eof", "err", "fd", "flow", "in_pipe", "is_settled", "out", "peer", "pipe", "queued", "shut",
-        "sock", "taken",
+        "big", "eof", "err", "fd", "flow", "in_pipe", "is_copied", "is_settled", "out", "peer", "pipe", "queued",
+        "shut", "sock", "taken",
     )  # fmt: skip
 
     def __init__(self, fd: int, owed: bytes, sock: socket.SocketType | None = None) -> None:
@@ -52,6 +53,7 @@ class Side:
         self.eof = False  # nothing more will be read from here
         self.shut = False  # we have sent our FIN
         self.is_settled = False  # what congestion control it has has been seen to
+        self.is_copied = False  # what comes from here is not spliced
         self.queued = False  # has something to move, or may have: its turn will come
 
     def open(self) -> bool:
@@ -137,7 +139,7 @@ class Flow:
 
     __slots__ = (
         "fin_from", "fin_time", "inbound", "last", "limits", "linger", "number", "outbound", "record",
-        "share", "started", "tail", "tick",
+        "share", "started", "tail", "tick", "tuning",
     )  # fmt: skip
 
     def __init__(
@@ -154,6 +156,7 @@ class Flow:
         self.fin_time = 0.0
         self.linger: Linger | None = None
         self.share: Share | None = None  # None: it may move as fast as it can
+        self.tuning: Tuning | None = None  # how its sockets are to be used, once it is taken up
         self.tick = 0  # where the wheel will look at this flow; 0 is nowhere
         inbound.peer, outbound.peer = outbound, inbound
         inbound.flow = outbound.flow = self

@@ -412,6 +412,7 @@ class Lane(Hall):
             left = max(limits.lifetime - (now - arrival.accepted), 0.001)  # 0 would be for ever
             limits = limits._replace(lifetime=left)
         flow = Flow(self._take_flow(), inbound, outbound, limits, permit.facts, now)
+        flow.tuning = permit.tuning
         flow.tail = pack_tail(
             arrival.number,
             arrival.moment,

@@ -198,11 +198,14 @@ class Pump:
         return count
 
     def _has_pipe(self, source: Side, sink: Side) -> bool:
-        """Borrow a pipe for a bulk stream, and see to it that its sink has the congestion control of such."""
+        """Borrow a pipe for a bulk stream, if it may have one, and see to it that its sink has the control of such."""
         if self._steady and not sink.is_settled:
             sink.is_settled = True
             assert sink.sock is not None
             settle(sink.sock, self._steady)
+        if source.is_copied:
+            source.big = 0
+            return False
         if source.pipe is None:
             source.pipe = self._pipes.take()
             if source.pipe is None:

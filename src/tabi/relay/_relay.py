@@ -30,6 +30,7 @@ from tabi.relay._groups import Groups, Share
 from tabi.relay._pipes import PipePool
 from tabi.relay._pump import Pump, Pumped
 from tabi.relay._spin import LENGTH, Spin
+from tabi.relay._tune import tune
 from tabi.relay._wheel import TICK, Wheel
 from tabi.relay.bucket import Bucket
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
@@ -164,6 +165,8 @@ class Relay:
             self._linger(flow, flow.inbound)
         else:
             self._arm(flow)
+            if flow.tuning is not None:
+                tune(flow, flow.tuning)
 
     def _open(self, side: Side) -> bool:
         """Prepare and watch a side; False: that cannot be."""
@@ -184,6 +187,8 @@ class Relay:
         self._sides[inbound.fd] = inbound
         self._sides[outbound.fd] = outbound
         limits = flow.limits
+        if flow.tuning is not None:
+            tune(flow, flow.tuning)
         if limits.buckets:
             self._join(flow)
         if limits.idle or limits.lifetime:

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import NamedTuple, Protocol
 
 from tabi.relay.bucket import Cell
+from tabi.relay.tuning import Tuning
 
 __all__ = ["Cause", "Closer", "End", "Engine", "FlowLimits", "Live"]
 
@@ -120,6 +121,7 @@ class Engine(Protocol):
         *,
         error: int = 0,
         ring: bool = True,
+        tuning: Tuning | None = None,
     ) -> int:
         """Take over two established stream sockets, from any thread, and return the number of the flow.
 
@@ -136,6 +138,7 @@ class Engine(Protocol):
             error: errno that a call on the client's socket has met, 0: none. The kernel tells it once, and the engine
                 would read an orderly end.
             ring: False leaves an engine asleep until `ring`, for whoever adopts several in a row.
+            tuning: how both sockets are used for as long as the flow lives; None: as they come.
         """
 
     def ring(self) -> None:

@@ -29,6 +29,7 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 
 from tabi.relay.interface import Engine, FlowLimits
 from tabi.relay.rows import SharedRows
+from tabi.relay.tuning import Tuning
 
 __all__ = [
     "NONE", "PASSWORD", "TAIL_SIZE", "Ask", "Call", "Counter", "Door", "Exhausted", "Handover", "LaneEngine", "Permit",
@@ -88,6 +89,7 @@ class Permit(NamedTuple):
         patience: seconds for the connect, after which the control plane goes on with it.
         counters: where the session is counted, with its user and with its rule.
         facts: for the log; the flow's record is this with a `Tail` behind it.
+        tuning: how the sockets of the flow are used.
     """
 
     until: float
@@ -98,6 +100,7 @@ class Permit(NamedTuple):
     patience: float
     counters: tuple[Counter, ...]
     facts: bytes
+    tuning: Tuning | None = None
 
 
 class Ask(NamedTuple):

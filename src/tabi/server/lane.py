@@ -283,6 +283,7 @@ class ExpressLane:
             patience=min(_ONLY_ADDRESS if is_only else _MORE_ADDRESSES, connect),
             counters=counters,
             facts=facts.pack(),
+            tuning=terms.tuning,
         )
 
 

@@ -12,19 +12,22 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final, Literal, NamedTuple, TypeAlias
 
-from tabi.config.settings import TimeLimits
+from tabi.config.settings import TimeLimits, TunnelSettings
 from tabi.errors import DeniedError
 from tabi.policy.verdict import Limits, Verdict
 from tabi.relay.bucket import Bucket
 from tabi.relay.interface import Engine, FlowLimits
 from tabi.relay.lane import Counter
+from tabi.relay.tuning import Tuning
 from tabi.server.counts import Counts
+from tabi.server.tuning import tuning_of
 
 __all__ = ["Claims", "LimitReachedError", "SessionLimits", "Terms"]
 
 Kind: TypeAlias = Literal["user", "rule"]
 
 _NO_LIMITS: Final = Limits()
+_UNTUNED: Final = TunnelSettings()
 _PREFIX: Final[Mapping[Kind, bytes]] = {"user": b"user ", "rule": b"rule "}
 
 
@@ -48,11 +51,13 @@ class Terms(NamedTuple):
         flow: for the engine.
         lifetime: seconds, 0: no limit; what of it is left when a flow begins is the flow's lifetime.
         limit: whose lifetime that is, for the log: ``user-lifetime`` or ``rule-lifetime``.
+        tuning: how the sockets of its flow are used.
     """
 
     flow: FlowLimits
     lifetime: float
     limit: str
+    tuning: Tuning | None = None
 
     def flow_from(self, age: float) -> FlowLimits:
         """Give the limits of a flow that begins when the session is so many seconds old."""
@@ -68,6 +73,7 @@ class SessionLimits:
         users: limits by user name; those of rules come with each `Verdict`.
         counts: where sessions are counted.
         times: what holds where a rule says nothing.
+        tunnel: likewise.
         clock: seconds, monotonic.
     """
 
@@ -76,12 +82,14 @@ class SessionLimits:
         users: Mapping[bytes, Limits],
         counts: Counts,
         times: TimeLimits,
+        tunnel: TunnelSettings = _UNTUNED,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._users = users
         self._counts = counts
         self._times = times
+        self._tunnel = tunnel
         self._clock = clock
         self._engine: Engine | None = None
         self._take_ends: Callable[[], None] = _nothing
@@ -94,13 +102,20 @@ class SessionLimits:
         self._engine = engine
         self._take_ends = take_ends
 
-    def replace(self, users: Mapping[bytes, Limits], rules: Mapping[str, Limits], times: TimeLimits) -> None:
+    def replace(
+        self,
+        users: Mapping[bytes, Limits],
+        rules: Mapping[str, Limits],
+        times: TimeLimits,
+        tunnel: TunnelSettings = _UNTUNED,
+    ) -> None:
         """Go on with other limits. Tunnels that are held back already go on at the new rate at once.
 
         What else has changed for a tunnel, `tabi.server.review` tells the engine.
         """
         self._users = users
         self._times = times
+        self._tunnel = tunnel
         self._flows.clear()
         bandwidths = {_key("user", name): limits.bandwidth for name, limits in users.items()}
         bandwidths |= {_key("rule", name.encode()): limits.bandwidth for name, limits in rules.items()}
@@ -175,7 +190,7 @@ class SessionLimits:
             half_open=self._times.half_open if grants.half_open is None else grants.half_open,
             buckets=buckets,
         )
-        return Terms(self._flows.setdefault(flow, flow), lifetime, limit)
+        return Terms(self._flows.setdefault(flow, flow), lifetime, limit, tuning_of(grants.knobs, self._tunnel))
 
     def spend(self, buckets: Iterable[int], count: int) -> bool:
         """Take so many bytes out of the buckets of a session; False if they have to be dropped."""

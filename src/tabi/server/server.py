@@ -121,7 +121,7 @@ class Server:
             counts = LocalCounts() if self._own_table is None else self._own_table
         self._table = counts if wants_lane and isinstance(counts, SharedTable) else None
         self.admission = Admission(self.settings.cap, counts)
-        self.limits = SessionLimits(user_limits, counts, self.settings.time)
+        self.limits = SessionLimits(user_limits, counts, self.settings.time, self.settings.tunnel)
         method = Method.USERPASS if authenticator else Method.NONE
         options = ServerOptions(methods=frozenset({method}), tor_resolve=self.settings.tor_resolve)
         self.options_for: Access = access or (lambda _listener, _client: options)
@@ -172,10 +172,11 @@ class Server:
         self.loop = asyncio.get_running_loop()
         listeners = open_listeners(self.settings.listen) if listeners is None else listeners
         self._accepting: LaneEngine | None = None
+        spin = self.settings.tunnel.spin
         if self._table is None:
-            self.engine: Engine = make_engine(workers=self._workers)
+            self.engine: Engine = make_engine(workers=self._workers, spin=spin)
         else:
-            self.engine = self._accepting = make_lane_engine(workers=self._workers)
+            self.engine = self._accepting = make_lane_engine(workers=self._workers, spin=spin)
         self.engine.start()
         self.tunnels = Tunnels(self.engine)
         self.endings = Endings(self.engine, self.tunnels, self.admission, self.limits, self.journal)
@@ -254,7 +255,7 @@ class Server:
         if upstreams != self.upstreams.table:  # else it stays known which of them rest
             self.upstreams = Upstreams(upstreams)
         self.admission.caps = settings.cap
-        self.limits.replace(user_limits, rule_limits, settings.time)
+        self.limits.replace(user_limits, rule_limits, settings.time, settings.tunnel)
         self.journal.replace(settings.log)
         self.endings.forget()
         self.resolver.allow(settings.time.resolve)
@@ -388,7 +389,9 @@ class Server:
         del self._sessions[session.number]
         early = session.machine.take_early()
         inbound = session.sock.detach()
-        self.engine.adopt(inbound, outbound, early, pending, terms.flow, record, error=error, ring=False)
+        self.engine.adopt(
+            inbound, outbound, early, pending, terms.flow, record, error=error, ring=False, tuning=terms.tuning
+        )
         if not self._will_ring:
             self._will_ring = True
             self.loop.call_soon(self._ring)

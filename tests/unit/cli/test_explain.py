@@ -96,6 +96,21 @@ egress: the address that the kernel chooses; IPv6 addresses are tried first
     )
 
 
+def test_permission_tells_the_knobs_that_the_rule_sets(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    path = tmp_path / "knobs.toml"
+    head, words = 'listen = ["10.0.0.1:1080"]', "connect 203.0.113.9:443"
+    for lines, expected in (
+        ('congestion = "system"\nkeepalive = false\nsend_buffer = "64 KiB"\nreceive_buffer = 0\nsplice = false\n',
+         "congestion control system, no keepalive, send buffer 64 KiB, receive buffer as the kernel finds right, "
+         "no splice"),
+        ('keepalive = "2 min"\nsplice = true\n', "keepalive after 2 min, splice"),
+    ):  # fmt: skip
+        path.write_text(f'{head}\n[[rule]]\nallow = true\nfrom = "10.0.0.0/8"\n{lines}')
+        assert f"\nsockets of the tunnel: {expected}\n" in explain(capsys, str(path), words)
+    path.write_text(f'{head}\n[tunnel]\nsplice = false\n[[rule]]\nallow = true\nfrom = "10.0.0.0/8"\n')
+    assert "sockets of the tunnel" not in explain(capsys, str(path), words)
+
+
 def test_each_address_is_judged(capsys: pytest.CaptureFixture[str], names: dict[str, list[str]]) -> None:
     given = "--resolve www.example.org=10.0.0.1 --resolve www.example.org=203.0.113.9 --resolve x=1.1.1.1"
     out = explain(capsys, STAFF, f"--user alice {given} connect www.example.org:443")

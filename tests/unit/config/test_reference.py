@@ -80,7 +80,7 @@ def test_every_key_is_in_the_fresh_file() -> None:
             assert key.name in listed, table.path(key)
 
 
-@pytest.mark.parametrize("name", ["time", "cap", "bind", "udp", "log"])
+@pytest.mark.parametrize("name", ["time", "cap", "bind", "udp", "tunnel", "log"])
 def test_defaults_of_the_table_are_those_of_the_settings(name: str) -> None:
     table = TABLES[name]
     lines = [f"{key.name} = {key.default}" for key in table.keys if re.match(r'["\d]|true|false', key.default)]

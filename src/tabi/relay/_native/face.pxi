@@ -300,6 +300,7 @@ cdef class CompiledEngine(RelayEngine):
             made.counts += 1
         made.facts = make_record(permit.facts)
         made.share = self.make_share(named)
+        made.tuning = tuning_of(self.tunings, permit.tuning)
 
     cdef Permit *make_permit(self, permit) except? NULL:
         """Write a permit; NULL: it is not for the lane."""

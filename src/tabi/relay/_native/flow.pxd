@@ -32,6 +32,7 @@ cdef enum Mark:  # of a side
     OUTBOUND = 8  # it is the target's
     SETTLED = 32  # what congestion control it has has been seen to
     UNBLOCKED = 16  # the descriptor does not block: splice goes by that, and by nothing else
+    COPIED = 64  # what comes from here is not spliced
 
 cdef enum FlowMark:  # of `Flow.node.marks`
     READY = 1  # stands in the list of those that go on
@@ -91,7 +92,7 @@ cdef struct Flow:
     int64_t last  # when a byte last moved; when the flow ended, once it is over
     Share *share  # NULL: it may move as fast as it can
     Linger *linger  # NULL: no side is broken
-    void *arrival  # what it is as long as it is ARRIVING
+    void *before  # ARRIVING: the arrival that it is; GIVEN: the tuning that it is to have, or NULL
     Tail tail
     float idle  # seconds
     float half_open

@@ -113,7 +113,7 @@ cdef inline Arrival *arrive(Hall *hall, Listener *listener, int fd) noexcept nog
         memory.drop(arrival)
         return NULL
     flow.node.kind = ARRIVAL
-    flow.arrival = arrival
+    flow.before = arrival
     flow.inbound.fd = fd
     flow.outbound.fd = -1
     arrival.flow = flow
@@ -209,7 +209,7 @@ cdef inline void hand_over(Hall *hall, Arrival *arrival, int error) noexcept nog
             ignore(hall, arrival.outbound)
         permits.let_go(arrival.permit)
         arrival.permit = NULL
-    flow.arrival = NULL
+    flow.before = NULL
     store_byte(&flow.node.state, FREE)
     flow.node.next = <Node *>hall.gone
     hall.gone = flow

@@ -40,6 +40,7 @@ from tabi.relay._native.sys cimport (
     store_byte,
 )
 from tabi.relay._native.tables cimport User
+from tabi.relay._native.tuning cimport tune
 
 cdef enum:
     READ_SIZE = 4096  # as the control plane reads; what is behind the handshake is the target's
@@ -94,7 +95,7 @@ cdef inline void begin(Hall *hall, Arrival *arrival, int64_t now) noexcept nogil
     """Let it be a flow. Its sides are open, watched, and may be owed something."""
     cdef Flow *flow = arrival.flow
     cdef Permit *permit = arrival.permit
-    flow.arrival = NULL
+    flow.before = NULL
     flow.node.kind = FLOW
     flow.node.tick = 0
     flow.started = flow.last = now
@@ -117,6 +118,7 @@ cdef inline void begin(Hall *hall, Arrival *arrival, int64_t now) noexcept nogil
         sharing.join(flow.share)
     flow.inbound.marks |= UNBLOCKED
     flow.outbound.marks |= UNBLOCKED
+    tune(flow, permit.tuning)
     relays.arm(hall.relay, flow)
     if flow.inbound.err:
         traffic.linger(hall.relay, flow, &flow.inbound)

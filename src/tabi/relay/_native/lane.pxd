@@ -252,7 +252,7 @@ cdef inline void meanwhile(Hall *hall, Arrival *arrival, uint32_t event) noexcep
 
 cdef inline void handle(Hall *hall, Side *side, Flow *flow, uint32_t event) noexcept nogil:
     """Take an event of a slot that is no flow yet."""
-    cdef Arrival *arrival = <Arrival *>flow.arrival
+    cdef Arrival *arrival = <Arrival *>flow.before
     if side.marks & OUTBOUND:
         on_target(hall, arrival, event)
     elif arrival.stage >= PERMIT:

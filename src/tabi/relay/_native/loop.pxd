@@ -217,7 +217,7 @@ cdef inline void look_at_due(Loop *loop) noexcept nogil:
         if node.kind == FLOW:
             traffic.look(&loop.relay, <Flow *>node)
         elif node.kind == ARRIVAL:
-            halls.look(loop.hall, <Arrival *>(<Flow *>node).arrival)
+            halls.look(loop.hall, <Arrival *>(<Flow *>node).before)
         else:
             sharing.rouse(&loop.relay.groups, <Group *>node)
         node = after

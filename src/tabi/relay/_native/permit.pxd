@@ -12,6 +12,7 @@ from tabi.relay._native.flow cimport Record
 from tabi.relay._native.groups cimport Share
 from tabi.relay._native.net cimport Address
 from tabi.relay._native.rows cimport Counter
+from tabi.relay._native.tuning cimport Tuning
 
 cdef enum:
     MOST_COUNTERS = 4
@@ -29,6 +30,7 @@ cdef struct Permit:
     Counter counters[MOST_COUNTERS]
     Share *share  # what each flow gets a copy of; NULL: none
     Record *facts
+    const Tuning *tuning  # NULL: none
 
 
 cdef inline Permit *hold(Permit *permit) noexcept nogil:

@@ -11,7 +11,7 @@ from libc.stdint cimport int64_t, uint8_t
 from tabi.relay._native cimport flow as flows
 from tabi.relay._native cimport pipes as pool
 from tabi.relay._native.congestion cimport NAME_MOST, has_near_peer, set_congestion_control
-from tabi.relay._native.flow cimport AT_END, SETTLED, Owed, Side
+from tabi.relay._native.flow cimport AT_END, COPIED, SETTLED, Owed, Side
 from tabi.relay._native.pipes cimport PIPE_SIZE, Pipe, Pipes
 from tabi.relay._native.sys cimport MSG_DONTWAIT, MSG_NOSIGNAL, SPLICE_F_NONBLOCK, recv, send, splice
 
@@ -73,14 +73,14 @@ cdef inline bint discard(Pump *pump, Side *source) noexcept nogil:
 
 
 cdef inline bint is_bulk(Pump *pump, Side *source, Side *sink) noexcept nogil:
-    """Say whether a stream is worth a splice; if so, its sink gets the congestion control of such."""
+    """Say whether a stream is to be spliced; the sink of one that is worth it gets the congestion control of such."""
     if source.big < pump.splice_after:
         return False
     if pump.steady[0] and not sink.marks & SETTLED:
         sink.marks |= SETTLED
         if has_near_peer(sink.fd):
             set_congestion_control(sink.fd, pump.steady)
-    return True
+    return not source.marks & COPIED
 
 
 cdef inline bint has_pipe(Pump *pump, Side *source) noexcept nogil:

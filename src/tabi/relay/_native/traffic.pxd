@@ -46,6 +46,7 @@ from tabi.relay._native.sys cimport (
     epoll_event,
     store_byte,
 )
+from tabi.relay._native.tuning cimport Tuning, tune
 
 cdef enum:
     LINGER_STALL = 30  # seconds without an acknowledgement after which a flow that lingers is given up
@@ -307,6 +308,7 @@ cdef inline void take_up(Relay *relay, Flow *flow) noexcept nogil:
     store_byte(&flow.node.state, LIVE)
     if flow.share != NULL:
         sharing.join(flow.share)
+    tune(flow, <const Tuning *>flow.before)  # first: the epoll tells at once of what there is
     is_open = open_and_watch(relay, &flow.inbound)
     if not open_and_watch(relay, &flow.outbound) or not is_open:
         close_once(flow)
