@@ -32,6 +32,11 @@ class Syns:
                 self._seen.append(asked)
         return list(dict.fromkeys(address for address, to in self._seen if to == port))
 
+    def count(self, port: int) -> int:
+        """Count the SYNs to a port, those that came again as well."""
+        self.seen(port)
+        return sum(to == port for _, to in self._seen)
+
     def forget(self) -> None:
         """Begin anew."""
         self.seen(0)

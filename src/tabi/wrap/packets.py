@@ -27,6 +27,13 @@ _HOPS = 64  # TTL and hop limit of what we send
 _MOST4 = 576  # bytes of an ICMP message in all (RFC 1812 section 4.3.2.3)
 _MOST6 = 1280  # and of one of ICMPv6 (RFC 4443 section 3.1)
 
+# Bytes that an error about a SYN quotes, zeros for the most part. Linux queues such a message at the socket, wakes
+# whoever waits for that, and then ends the connect (tcp_v4_err, sock_queue_err_skb). A program on another CPU may ask
+# in between: it finds no error, and believes that it is connected; so one in some thousands did (6.18, two CPUs,
+# November 2026). A message that takes more memory than the receive buffer that sockets are born with (tcp_rmem, 128
+# KiB) is not queued.
+_QUOTED = 65_400
+
 _ICMP_HEAD = struct.Struct(">BBHI")
 _TCP_HEAD = struct.Struct(">HHIIBBHHH")
 _UDP_HEAD = struct.Struct(">HHHH")
@@ -121,8 +128,8 @@ def reset(syn: Syn) -> bytes:
 
 def icmp_error(syn: Syn, said: Icmp) -> bytes:
     """Say as a router on the way why the target cannot be reached; the kernel of the program finds the socket by it."""
-    source = _address(syn.flow.source)
-    return _icmp(GATE4 if syn.version == 4 else GATE6, source, said, syn.packet)
+    gate = GATE4 if syn.version == 4 else GATE6
+    return _icmp(gate, _address(syn.flow.source), said, syn.packet[:_QUOTED].ljust(_QUOTED, b"\0"))
 
 
 def port_unreachable(source: Endpoint, target: Endpoint, payload: bytes) -> bytes:
@@ -137,7 +144,9 @@ def port_unreachable(source: Endpoint, target: Endpoint, payload: bytes) -> byte
     head = [source.port, target.port, _UDP_HEAD.size + len(payload), 0]
     head[3] = checksum(_pseudo(near, far, _UDP, _UDP_HEAD.pack(*head) + payload)) or 0xFFFF  # 0 would mean none
     datagram = _ip(_UDP, near, far, _UDP_HEAD.pack(*head) + payload)
-    return _icmp(far, near, PORT_UNREACHABLE4 if near.version == 4 else PORT_UNREACHABLE6, datagram)
+    if near.version == 4:
+        return _icmp(far, near, PORT_UNREACHABLE4, datagram[: _MOST4 - _IPV4_HEAD.size - _ICMP_HEAD.size])
+    return _icmp(far, near, PORT_UNREACHABLE6, datagram[: _MOST6 - _IPV6_HEAD.size - _ICMP_HEAD.size])
 
 
 def _find_tcp4(packet: bytes) -> tuple[int, int, Address, Address] | None:
@@ -178,14 +187,12 @@ def _pseudo(source: Address, target: Address, protocol: int, segment: bytes | by
 
 
 def _icmp(source: Address, target: Address, said: Icmp, about: bytes) -> bytes:
-    """Make a message with as much of the packet that it is about as may stand in it."""
+    """Make a message that quotes what it is about."""
+    blank = _ICMP_HEAD.pack(*said, 0, 0) + about
     if source.version == 4:
-        body = about[: _MOST4 - _IPV4_HEAD.size - _ICMP_HEAD.size]
-        total = checksum(_ICMP_HEAD.pack(*said, 0, 0) + body)
-        return _ip(_ICMP, source, target, _ICMP_HEAD.pack(*said, total, 0) + body)
-    body = about[: _MOST6 - _IPV6_HEAD.size - _ICMP_HEAD.size]
-    total = checksum(_pseudo(source, target, _ICMP6, _ICMP_HEAD.pack(*said, 0, 0) + body))
-    return _ip(_ICMP6, source, target, _ICMP_HEAD.pack(*said, total, 0) + body)
+        return _ip(_ICMP, source, target, _ICMP_HEAD.pack(*said, checksum(blank), 0) + about)
+    total = checksum(_pseudo(source, target, _ICMP6, blank))
+    return _ip(_ICMP6, source, target, _ICMP_HEAD.pack(*said, total, 0) + about)
 
 
 def _ip(protocol: int, source: Address, target: Address, payload: bytes) -> bytes:

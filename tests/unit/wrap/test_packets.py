@@ -161,14 +161,15 @@ def test_reset_v6_acknowledges_the_data_as_well() -> None:
 
 
 def test_icmp_quotes_the_packet() -> None:
-    """RFC 792: type, code, checksum, four bytes unused, and the packet."""
+    """RFC 792: type, code, checksum, four bytes unused, and the packet; zeros make it too long for a socket's queue."""
     syn = Syn.parse(ip4())
     assert syn is not None
     packet = icmp_error(syn, Icmp(3, 13))
-    assert packet[:10] == bytes.fromhex("45 00 00 48 00 00 00 00 40 01")
+    assert packet[:10] == bytes.fromhex("45 00 ff 94 00 00 00 00 40 01")
     assert packet[12:20] == bytes((198, 18, 0, 1)) + SOURCE4
     assert packet[20:22] == b"\x03\x0d"
-    assert packet[24:] == bytes(4) + ip4()
+    assert len(packet) == 0xFF94
+    assert packet[24:].rstrip(b"\0") == bytes(4) + ip4()
     assert folded(packet[:20]) == folded(packet[20:]) == 0xFFFF
 
 
@@ -177,18 +178,25 @@ def test_icmp6_quotes_the_packet() -> None:
     syn = Syn.parse(ip6())
     assert syn is not None
     packet = icmp_error(syn, Icmp(1, 1))
-    assert packet[:8] == bytes.fromhex("60 00 00 00 00 48 3a 40")
+    assert packet[:8] == bytes.fromhex("60 00 00 00 ff 80 3a 40")
     assert packet[8:40] == ip_address("fd00:5ec::1").packed + SOURCE6
     assert packet[40:42] == b"\x01\x01"
-    assert packet[44:] == bytes(4) + ip6()
+    assert len(packet) == 40 + 0xFF80
+    assert packet[44:].rstrip(b"\0") == bytes(4) + ip6()
     assert folded(pseudo(packet, 58, 40)) == 0xFFFF
 
 
-@pytest.mark.parametrize(("make", "most"), [(ip4, 576), (ip6, 1280)])
-def test_icmp_quotes_no_more_than_may_be(make: object, most: int) -> None:
-    syn = Syn.parse(make(TCP + bytes(2000)))  # type: ignore[operator]
+@pytest.mark.parametrize(("host", "most"), [("198.18.0.2", 576), ("[fd00:5ec::2]", 1280)])
+def test_no_more_of_a_datagram_is_quoted_than_may_be(host: str, most: int) -> None:
+    """RFC 1812 section 4.3.2.3, RFC 4443 section 3.1."""
+    source = Endpoint.parse(f"{host}:5000")
+    assert len(port_unreachable(source, source, bytes(2000))) == most
+
+
+def test_a_syn_of_any_length_is_quoted() -> None:
+    syn = Syn.parse(ip4(TCP + bytes(65_490)))
     assert syn is not None
-    assert len(icmp_error(syn, Icmp(3, 1))) == most
+    assert len(icmp_error(syn, Icmp(3, 1))) == 0xFF94
 
 
 def test_a_refused_datagram_is_quoted_as_it_was_sent() -> None:
