@@ -4,6 +4,7 @@ Policy is pure, so what it said holds for as long as it is asked by the same rul
 two rules takes 20 us, remembering one 2 (CPython 3.11, 21 Nov 2026).
 """
 
+from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
@@ -11,7 +12,8 @@ from tabi.policy.verdict import Context, Policy, Request, Verdict
 
 __all__ = ["MOST", "Memory"]
 
-MOST: Final = 8192  # verdicts, some 4 MB; all are forgotten when there would be more
+# Verdicts, some 4 MB. The oldest gives way to a new one: to forget all at once would hold up everybody for milliseconds.
+MOST: Final = 8192
 
 
 class Memory:
@@ -23,8 +25,7 @@ class Memory:
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
-        self._verdicts: dict[Hashable, Verdict] = {}
-        self._minute = -1
+        self._verdicts: OrderedDict[Hashable, Verdict] = OrderedDict()
 
     def __len__(self) -> int:
         """Verdicts that are remembered."""
@@ -32,9 +33,6 @@ class Memory:
 
     def __call__(self, request: Request, context: Context) -> Verdict:
         """Judge."""
-        if context.minute_of_week != self._minute or len(self._verdicts) >= MOST:
-            self._minute = context.minute_of_week
-            self._verdicts.clear()
         target = request.target
         key = (
             context.client.host,
@@ -44,11 +42,15 @@ class Memory:
             context.user,
             context.userid,
             context.groups,
+            context.minute_of_week,
             request.command,
             target if target is None else (target.host, target.port),
             request.address,
         )
         verdict = self._verdicts.get(key)
         if verdict is None:
-            verdict = self._verdicts[key] = self._policy(request, context)
+            verdict = self._policy(request, context)
+            if len(self._verdicts) >= MOST:
+                self._verdicts.popitem(last=False)
+            self._verdicts[key] = verdict
         return verdict

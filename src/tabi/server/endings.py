@@ -4,6 +4,7 @@ Under load this is most of what the control plane has to do, once for each conne
 permit of the express lane have in common is worked out once, and of what comes together is counted out together.
 """
 
+from collections import OrderedDict
 from typing import Final
 
 from tabi.addr import socket_address
@@ -19,7 +20,7 @@ from tabi.server.tunnels import Tunnels
 
 __all__ = ["Endings"]
 
-_MOST_PERMITS: Final = 4096  # that are remembered
+_MOST_PERMITS: Final = 4096  # that are remembered; the oldest gives way to a new one
 
 
 class _Party:
@@ -73,7 +74,7 @@ class Endings:
         self._admission = admission
         self._limits = limits
         self._journal = journal
-        self._permits: dict[bytes, _Permit] = {}  # by their packed facts
+        self._permits: OrderedDict[bytes, _Permit] = OrderedDict()  # by their packed facts
 
     def forget(self) -> None:
         """Forget what was worked out: the log has other settings."""
@@ -101,7 +102,7 @@ class Endings:
         if facts is None:
             return None
         if len(self._permits) >= _MOST_PERMITS:
-            self._permits.clear()
+            self._permits.popitem(last=False)
         kin = self._journal.kin(facts) if self._journal.hears(facts) else None
         permit = self._permits[record[: -TAIL_SIZE]] = _Permit(facts, kin)
         return permit

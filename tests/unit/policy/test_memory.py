@@ -87,9 +87,15 @@ def test_every_field_of_a_request_and_its_context_is_told_apart() -> None:
     }  # fmt: skip  a new one belongs into the key, and into the tests above
 
 
-def test_no_more_than_so_many_are_kept() -> None:
-    memory = Memory(Asked())
-    for number in range(MOST + 1):
-        memory(Request(Command.CONNECT, Endpoint(Name("target.example"), number % 65536)), CONTEXT)
-        assert len(memory) <= MOST
-    assert len(memory) == 1
+def test_no_more_than_so_many_are_kept_and_the_oldest_gives_way() -> None:
+    policy = Asked()
+    memory = Memory(policy)
+    requests = [Request(Command.CONNECT, Endpoint(Name("target.example"), number)) for number in range(MOST + 1)]
+    for request in requests:
+        memory(request, CONTEXT)
+    assert (policy.count, len(memory)) == (MOST + 1, MOST)
+    memory(requests[-1], CONTEXT)
+    memory(requests[1], CONTEXT)
+    assert policy.count == MOST + 1
+    assert memory(requests[0], CONTEXT).rule == f"answer {MOST + 2}"
+    assert len(memory) == MOST
