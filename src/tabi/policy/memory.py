@@ -12,7 +12,7 @@ from tabi.policy.verdict import Context, Policy, Request, Verdict
 
 __all__ = ["MOST", "Memory"]
 
-# Verdicts, some 4 MB. The oldest gives way to a new one: to forget all at once would hold up everybody for milliseconds.
+# Verdicts, some 4 MB. The oldest gives way to a new one: to forget all at once would hold everybody up for a while.
 MOST: Final = 8192
 
 
