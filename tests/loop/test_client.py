@@ -59,8 +59,8 @@ def system_names(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Name, Family]]:
             raise no_such(name)
         return tuple(one for one in map(ip_address, table[name.text]) if one.version == family)
 
-    for module in ("blocking", "driving"):
-        monkeypatch.setattr(f"tabi.client.{module}.addresses_of", addresses_of)
+    for module in ("client.blocking", "net.system_resolver"):
+        monkeypatch.setattr(f"tabi.{module}.addresses_of", addresses_of)
     return asked
 
 

@@ -76,8 +76,8 @@ def test_names_are_looked_up_here_where_the_scheme_says_so(
         asked.append((name, family))
         return tuple(one for one in (ip_address("127.0.0.1"), ip_address("::1")) if one.version == family)
 
-    for module in ("blocking", "driving"):
-        monkeypatch.setattr(f"tabi.client.{module}.addresses_of", addresses_of)
+    for module in ("client.blocking", "net.system_resolver"):
+        monkeypatch.setattr(f"tabi.{module}.addresses_of", addresses_of)
     with datagram_echo() as (host, port):
         sock = front.associate(proxy=proxy(server, "socks5"))
         for _ in range(3):
