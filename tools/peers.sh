@@ -48,6 +48,7 @@ default-jdk-headless javac
 golang-go go
 golang-golang-x-net-dev /usr/share/gocode/src/golang.org/x/net/proxy
 microsocks microsocks
+tinyproxy-bin tinyproxy
 iproute2 ip
 nftables nft
 nmap nmap

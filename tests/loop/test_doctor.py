@@ -6,58 +6,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address
-from typing import Any
 
 import pytest
 
 from helpers.connect_proxy import connect_proxy
+from helpers.examined import NAMES, SHORT, patient, put
 from helpers.name_service import NameService
 from helpers.serving import serving
 from helpers.sick import LOGIN, sick
 from helpers.targets import closed_port
 from helpers.waiting import PATIENCE
-from tabi.addr import Endpoint, Name
-from tabi.client.doctor.examination import Examination
+from tabi.addr import Endpoint
 from tabi.client.doctor.finding import Result, Verdict
 from tabi.client.doctor.patient import Expected, Need, Patient, Place
-from tabi.client.doctor.place import find_place
 from tabi.client.doctor.report import in_json, in_text
 from tabi.client.doctor.rounds import Rounds, examinations
 from tabi.errors import ProtocolError, Reply, Stage
-from tabi.machine.url import parse_proxy
 from tabi.server import Passwords
 from tabi.testing import EvilPeer
 from tabi.testing.evil import Vice, close_at, dribble, garbage, huge, reset_at, stall
 from tabi.testing.parts import Line, http_proxy, socks5_server
 from tabi.wire.address import Buffer
-from tabi.wire.socks5 import Method
 
 FINE = {Verdict.OK, Verdict.NOT_TRIED, Verdict.NOT_OFFERED}
-NAMES = {"localhost": ["127.0.0.1", "::1"], "two.example": ["127.0.0.1", "127.0.0.2"]}
-SHORT = 0.5  # seconds; for faults that show by silence, where a slow machine makes it no less silent
-
-
-def patient(url: str, patience: float = PATIENCE, **more: Any) -> Patient:
-    """Make one. What /etc/hosts has is that of NAMES, whatever it is on this machine."""
-    hop = parse_proxy(url)
-    place = find_place(hop.proxy, PATIENCE, None)
-    names = tuple(map(ip_address, NAMES["localhost"]))
-    twofold = Name("two.example"), tuple(map(ip_address, NAMES["two.example"]))
-    return Patient(hop, place._replace(names=names, twofold=twofold), patience, **more)
-
-
-def put(one: Patient, name: str) -> Result:
-    """Put one question, as if all before it had been answered well."""
-    one.has |= set(Need)
-    one.methods = (Method.USERPASS if one.hop.password else Method.NONE,)
-    one.method = one.methods[0]
-    return find(one, name).put(one)
-
-
-def find(one: Patient, name: str) -> Examination:
-    (found,) = [examination for _, examination in examinations(one) if examination.name == name]
-    return found
 
 
 def amiss(rounds: Rounds) -> dict[str, Result]:

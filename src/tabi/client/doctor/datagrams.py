@@ -40,6 +40,7 @@ class _Association:
     """An association, and our end of it."""
 
     def __init__(self, patient: Patient) -> None:
+        self.patience = patient.patience
         self.line, _, event = patient.ask(Command.UDP_ASSOCIATE, _ANY)
         assert isinstance(event, Granted)
         self.told = event.bound
@@ -189,15 +190,22 @@ def _stranger(patient: Patient) -> Result:
     stranger.send(header + b"stranger", there.relay)
     there.send(b"owner", host, port)
     if spot.receive()[0] != b"owner":
-        try:
-            spot.receive()
-        except NoAnswerError:
-            return wrong(f"{stranger.endpoint.host} sends first: it is relayed, and the client is locked out")
-        return wrong(f"{stranger.endpoint.host} sends as well, and it is relayed")
+        return wrong(f"{stranger.endpoint.host} sends first: it is relayed{_what_else(there, spot, stranger)}")
     there.send(b"after", host, port)
     if spot.receive()[0] == b"after":
         return ok("dropped")
     return wrong(f"{stranger.endpoint.host} sends as well, and it is relayed")
+
+
+def _what_else(there: _Association, spot: DatagramSpot, stranger: DatagramSpot) -> str:
+    """Say what becomes of the client's own datagrams when a stranger was first."""
+    try:
+        data, source = spot.receive()
+    except NoAnswerError:
+        return ", and the client is locked out"
+    spot.send(data, source)
+    heard = readable((there.ours, stranger), there.patience)
+    return ", and it gets the client's answers" if heard and stranger in heard else ""
 
 
 def _unasked(patient: Patient) -> Result:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from tabi.errors import TabiError
+from tabi.errors import PeerClosedError, TabiError
 
 __all__ = ["Finding", "Result", "Verdict", "odd", "ok", "told", "unknown", "wrong"]
 
@@ -91,6 +91,8 @@ def odd(detail: str) -> Result:
 
 def told(error: TabiError) -> str:
     """Say in words what an error tells of the proxy."""
+    if isinstance(error, PeerClosedError):
+        return "closes before its answer is whole"
     return str(error).replace("proxy answered", "answers", 1)
 
 
