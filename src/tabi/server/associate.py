@@ -2,7 +2,7 @@
 
 One leg towards the client (`tabi.server.legs`), one socket per family towards the targets, opened at the first datagram
 that needs it and never connected: who may answer is `tabi.machine.association`'s to say. In their place stand our own
-associations with the proxies of an upstream (`tabi.server.upstream_leg`), where the rule has one. Ends with its control
+associations with the proxies of an upstream (`tabi.net.associations`), where the rule has one. Ends with its control
 connection, or when nothing was relayed for too long.
 """
 
@@ -16,6 +16,7 @@ from tabi.errors import Reply, TabiError
 from tabi.machine.association import Association, Drop, Dropped, Forward, Held, LookUp
 from tabi.machine.datagrams import Received
 from tabi.machine.server import RequestReceived
+from tabi.net.associations import Associations
 from tabi.net.ports import told_address
 from tabi.net.tasks import spawn
 from tabi.policy.verdict import Grants, Request
@@ -23,7 +24,7 @@ from tabi.relay.ferry import KNOWN_FOR, Ferry
 from tabi.server.legs import BATCH, Leg
 from tabi.server.outcome import CutShortError, Outcome, Tally, client_gone
 from tabi.server.session import Session, address_of
-from tabi.server.upstream_leg import UpstreamLeg, open_upstream_leg
+from tabi.server.upstream_leg import open_upstream_leg
 
 __all__ = ["serve"]
 
@@ -94,7 +95,7 @@ class Relay:
         leg: Leg,
         declared: int | None,
         grants: Grants,
-        upstream: UpstreamLeg | None,
+        upstream: Associations | None,
     ) -> None:
         self._session = session
         self._event = event
