@@ -14,7 +14,7 @@ from tabi.addr import Address, Endpoint
 
 __all__ = [
     "GATE4", "GATE6", "PORT_UNREACHABLE4", "PORT_UNREACHABLE6",
-    "Flow", "Icmp", "Syn", "checksum", "icmp_error", "port_unreachable", "reinjected", "reset",
+    "Flow", "Icmp", "Syn", "checksum", "datagram", "icmp_error", "port_unreachable", "reinjected", "reset",
 ]  # fmt: skip
 
 GATE4 = IPv4Address("198.18.0.1")  # the next hop of the program's default routes: errors about a target come from here
@@ -132,6 +132,20 @@ def icmp_error(syn: Syn, said: Icmp) -> bytes:
     return _icmp(gate, _address(syn.flow.source), said, syn.packet[:_QUOTED].ljust(_QUOTED, b"\0"))
 
 
+def datagram(source: Endpoint, target: Endpoint, payload: bytes) -> bytes:
+    """Make a UDP datagram (RFC 768).
+
+    Args:
+        source: who is to have sent it.
+        target: whom it is for, of the same family.
+        payload: what it carries, 65,507 bytes at most; with IPv6 65,527.
+    """
+    near, far = _address(source), _address(target)
+    head = [source.port, target.port, _UDP_HEAD.size + len(payload), 0]
+    head[3] = checksum(_pseudo(near, far, _UDP, _UDP_HEAD.pack(*head) + payload)) or 0xFFFF  # 0 would mean none
+    return _ip(_UDP, near, far, _UDP_HEAD.pack(*head) + payload)
+
+
 def port_unreachable(source: Endpoint, target: Endpoint, payload: bytes) -> bytes:
     """Refuse a datagram of the program, as its target does where nobody reads it (RFC 1122 section 4.1.3.1).
 
@@ -141,12 +155,10 @@ def port_unreachable(source: Endpoint, target: Endpoint, payload: bytes) -> byte
         payload: what it carried.
     """
     near, far = _address(source), _address(target)
-    head = [source.port, target.port, _UDP_HEAD.size + len(payload), 0]
-    head[3] = checksum(_pseudo(near, far, _UDP, _UDP_HEAD.pack(*head) + payload)) or 0xFFFF  # 0 would mean none
-    datagram = _ip(_UDP, near, far, _UDP_HEAD.pack(*head) + payload)
+    about = datagram(source, target, payload)
     if near.version == 4:
-        return _icmp(far, near, PORT_UNREACHABLE4, datagram[: _MOST4 - _IPV4_HEAD.size - _ICMP_HEAD.size])
-    return _icmp(far, near, PORT_UNREACHABLE6, datagram[: _MOST6 - _IPV6_HEAD.size - _ICMP_HEAD.size])
+        return _icmp(far, near, PORT_UNREACHABLE4, about[: _MOST4 - _IPV4_HEAD.size - _ICMP_HEAD.size])
+    return _icmp(far, near, PORT_UNREACHABLE6, about[: _MOST6 - _IPV6_HEAD.size - _ICMP_HEAD.size])
 
 
 def _find_tcp4(packet: bytes) -> tuple[int, int, Address, Address] | None:
