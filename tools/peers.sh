@@ -51,6 +51,8 @@ microsocks microsocks
 tinyproxy-bin tinyproxy
 iproute2 ip
 nftables nft
+bind9-dnsutils dig
+tcpdump tcpdump
 nmap nmap
 python3-venv -
 build-essential gcc
