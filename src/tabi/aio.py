@@ -10,7 +10,7 @@
 `tabi.sync` is the same for programs without a loop; docs/howto/client-library.md shows more.
 """
 
-from tabi.client.aio import Listener, associate, bind, create_connection, open_connection, resolve
+from tabi.client.aio import Listener, associate, bind, create_connection, open_connection, open_socket, resolve
 from tabi.client.aio_datagrams import DatagramSocket
 from tabi.client.environment import proxies_from_environment
 from tabi.client.plans import AddressLike
@@ -19,5 +19,6 @@ from tabi.machine.url import ProxyLike, parse_proxy
 
 __all__ = [
     "AddressLike", "DatagramSocket", "Hop", "Listener", "ProxyLike",
-    "associate", "bind", "create_connection", "open_connection", "parse_proxy", "proxies_from_environment", "resolve",
+    "associate", "bind", "create_connection", "open_connection", "open_socket", "parse_proxy",
+    "proxies_from_environment", "resolve",
 ]  # fmt: skip

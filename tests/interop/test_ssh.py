@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from helpers.members import Members
+from helpers.name_service import NameService
 from helpers.names import ONLY_HERE, teach
+from helpers.pages import ROOT, blocks
 from helpers.programs import need, run, running, wait_for_port
 from helpers.serving import Running, serving
 from helpers.targets import closed_port
@@ -177,3 +179,16 @@ def test_refused_target_ends_the_client_at_once(sshd: Sshd) -> None:
         assert done.returncode == 255
         assert b"Connection refused" in done.stderr
         server.line(reply=5)
+
+
+def test_paramiko_runs_a_command_as_the_page_shows(sshd: Sshd) -> None:
+    [text] = [one.text for one in blocks(ROOT / "docs" / "howto" / "adapters.md") if "import paramiko" in one.text]
+    with serving() as running:
+        NameService({"site.example": ["127.0.0.1"]}).serve(running)
+        names = {"PROXY": f"socks5h://127.0.0.1:{running.address[1]}"}
+        exec(text, names)
+        sshd.options("none", "site.example")  # writes known_hosts
+        user, key = pwd.getpwuid(os.geteuid()).pw_name, str(sshd.directory / "user")
+        known = str(sshd.directory / "known_hosts")
+        assert names["run"]("echo through $((40 + 2))", "site.example", sshd.port, user, key, known) == "through 42\n"
+        running.line(target=f"site.example:{sshd.port}")

@@ -17,7 +17,7 @@ from tabi.dial.wishes import Connection
 from tabi.errors import UsageError
 from tabi.machine.url import ProxyLike
 
-__all__ = ["Listener", "associate", "bind", "create_connection", "open_connection", "resolve"]
+__all__ = ["Listener", "associate", "bind", "create_connection", "open_connection", "open_socket", "resolve"]
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -87,6 +87,23 @@ async def create_connection(
     connection = await drive(plans.connect((host, port), proxy, timeout))
     name = (server_hostname or host) if ssl else server_hostname
     return await _hand_over(connection, protocol_factory, timeout, ssl, name)
+
+
+async def open_socket(
+    host: str, port: int, *, proxy: ProxyLike = None, timeout: float | None = None
+) -> socket.socket:
+    """Connect to a target through `proxy` and give the socket itself, for libraries that take ``sock=``.
+
+    Args:
+        host, port, proxy, timeout: as for `open_connection`.
+
+    Returns:
+        a connected socket that does not block. Nothing of what the target sends has been read.
+
+    Raises:
+        UsageError, OSError: as `open_connection`.
+    """
+    return _socket_of(await drive(plans.connect((host, port), proxy, timeout)))
 
 
 async def bind(peer: AddressLike | None = None, *, proxy: ProxyLike, timeout: float | None = None) -> "Listener":
