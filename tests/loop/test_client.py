@@ -371,7 +371,7 @@ def test_all_that_is_public_is_there_and_documented(module: object) -> None:
     for name in module.__all__:
         thing = getattr(module, name)
         assert thing.__doc__ or name in ("AddressLike", "ProxyLike"), name
-    assert {*sync.__all__} | {"open_connection"} == {*aio.__all__}
+    assert {*sync.__all__} | {"open_connection", "open_socket"} == {*aio.__all__}
 
 
 def test_hundreds_of_connections_leave_no_descriptor(front: Front, server: Running) -> None:
