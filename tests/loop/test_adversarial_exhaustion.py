@@ -161,6 +161,7 @@ def test_tunnels_and_associations_live_on_while_workers_are_out_of_descriptors(
             assert len(server.rows("status")) == 2
             assert server.tabi("sessions", "command=connect").returncode == 0
         until(lambda: served(server.address, echo), "the server to serve again")
+        server.line("out of descriptors")
         warnings = [line for line in server.errors if "out of descriptors" in line]
         assert 1 <= len(warnings) <= 2, "one of each worker"
         assert server.stop() == 0

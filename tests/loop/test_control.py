@@ -183,7 +183,8 @@ def test_sessions_are_listed_in_every_stage_and_picked(server: Configured, echo:
     ):
         assert echoes(alice)
         assert silent
-        (row,) = server.rows("sessions", user="alice")
+        # The echo is counted when it has been sent, and may be read before.
+        (row,) = until(lambda: [it for it in server.rows("sessions", user="alice") if it["down"]], "the echo to count")
         assert row["stage"] == "relay"
         assert (row["command"], row["target"], row["to"]) == ("connect", f"127.0.0.1:{echo[1]}", f"127.0.0.1:{echo[1]}")
         assert (row["up"], row["down"], row["rule"], row["worker"] in (0, 1)) == (4, 4, "all", True)
