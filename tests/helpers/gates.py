@@ -56,6 +56,13 @@ class Lab:
         """Make a listener for one target, where there is no tproxy."""
         return await asyncio.to_thread(self.gate.call, self._listen, target)
 
+    async def transparent(self, family: int, kind: int, bind: Endpoint | None) -> socket.socket:
+        """Make a socket of the gate's, as `House.transparent` does."""
+        sock = await asyncio.to_thread(self.gate.call, wiring.transparent, family, kind)
+        if bind is not None:
+            sock.bind((str(bind.host), bind.port))
+        return sock
+
     @contextmanager
     def deaf(self) -> Iterator[None]:
         """Have the program hear nothing for a while: what is sent to it is addressed to another card."""

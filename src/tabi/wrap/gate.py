@@ -180,6 +180,17 @@ class Gate(AbstractAsyncContextManager["Gate"]):
         """How many connections are relayed."""
         return len(self._engine)
 
+    def adopt(self, inbound: socket.socket, outbound: socket.socket, source: Endpoint, target: Endpoint) -> None:
+        """Relay between two connected sockets; both belong to the engine from here on.
+
+        Args:
+            inbound: of whoever began.
+            outbound: of the other.
+            source: who began.
+            target: to whom.
+        """
+        self._engine.adopt(inbound.detach(), outbound.detach(), b"", b"", _NO_LIMITS, f"{source} {target}".encode())
+
     async def dial(self, target: Endpoint) -> Connection:
         """See `tabi.wrap.held.Desk`."""
         if not isinstance(target.host, Name) and is_reserved(target.host):
@@ -204,8 +215,7 @@ class Gate(AbstractAsyncContextManager["Gate"]):
 
     def relay(self, held: Held, inbound: socket.socket, outbound: socket.socket) -> None:
         """See `tabi.wrap.held.Desk`."""
-        record = f"{held.syn.flow.source} {held.target}".encode()
-        self._engine.adopt(inbound.detach(), outbound.detach(), b"", b"", _NO_LIMITS, record)
+        self.adopt(inbound, outbound, held.syn.flow.source, held.target)
 
     def over(self, held: Held, decided: Decided | None, packet: bytes | None) -> None:
         """See `tabi.wrap.held.Desk`."""
