@@ -6,6 +6,7 @@ from pathlib import Path
 
 from helpers.examined import SHORT, patient, put
 from helpers.programs import need, running, wait_for_port
+from helpers.sshd import serving_sshd
 from helpers.targets import closed_port
 from interop.test_client_servers import dante, microsocks
 from tabi.client.doctor.finding import Verdict
@@ -34,6 +35,14 @@ DANTE = {
     **dict.fromkeys(("reset-up", "reset-down"), WRONG),
 }
 DANTE_IS_SILENT = ("udp-bad", "udp-stranger")
+SSH = {
+    **dict.fromkeys((*RIGHT, "methods", "many-methods", "cut-greeting", "wrong-version", "socks4", "socks4a"), OK),
+    **dict.fromkeys(("split", "coalesced", "early-data", "connect-ipv6", "half-close-up", "half-close-down"), OK),
+    **dict.fromkeys(("no-common-method", "unknown-command", "unknown-address-type", "nul-in-name"), WRONG),
+    **dict.fromkeys(("reset-up", "reset-down", "refused", "unknown-name"), WRONG),
+    "bound-address": ODD,
+    **dict.fromkeys(("bind", "associate", "resolve"), NOT_OFFERED),
+}
 TINYPROXY = {
     **dict.fromkeys((*RIGHT, "split", "coalesced", "early-data", "connect-ipv6"), OK),
     **dict.fromkeys(("half-close-up", "half-close-down", "reset-up", "reset-down"), WRONG),
@@ -80,6 +89,22 @@ def test_faults_of_dante_are_found(tmp_path: Path) -> None:
         assert verdicts(patient(f"socks5h://{where}"), DANTE) == DANTE
         for name in DANTE_IS_SILENT:
             assert put(patient(f"socks5h://{where}", SHORT), name).verdict is WRONG
+
+
+@contextmanager
+def ssh(directory: Path) -> Iterator[str]:
+    """Run ssh -D through an sshd of our own; yields HOST:PORT."""
+    port, log = closed_port(), directory / "ssh.log"
+    with serving_sshd(directory) as server:
+        options = server.options("none", "127.0.0.1")
+        with running(need("ssh"), *options, "-N", "-D", f"127.0.0.1:{port}", "127.0.0.1", log=log) as process:
+            wait_for_port(("127.0.0.1", port), process, log)
+            yield f"127.0.0.1:{port}"
+
+
+def test_faults_of_ssh_are_found(tmp_path: Path) -> None:
+    with ssh(tmp_path) as where:
+        assert verdicts(patient(f"socks5h://{where}"), SSH) == SSH
 
 
 def test_a_proxy_for_http_is_told_truly(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from helpers.targets import closed_port
 from helpers.waiting import PATIENCE
 from tabi.addr import Endpoint
 from tabi.client.doctor.finding import Result, Verdict
+from tabi.client.doctor.idle import watch
 from tabi.client.doctor.patient import Expected, Need, Patient, Place
 from tabi.client.doctor.report import in_json, in_text
 from tabi.client.doctor.rounds import Rounds, examinations
@@ -27,6 +28,7 @@ from tabi.testing import EvilPeer
 from tabi.testing.evil import Vice, close_at, dribble, garbage, huge, reset_at, stall
 from tabi.testing.parts import Line, http_proxy, socks5_server
 from tabi.wire.address import Buffer
+from tabi.wire.socks5 import Method
 
 FINE = {Verdict.OK, Verdict.NOT_TRIED, Verdict.NOT_OFFERED}
 
@@ -245,6 +247,28 @@ def test_idle_limits_are_told() -> None:
     assert found["idle-silent"].verdict is found["idle-half"].verdict is Verdict.OK
     assert found["idle-silent"].numbers["seconds"] < PATIENCE
     assert found["idle-tunnel"].verdict is Verdict.NOT_TRIED
+
+
+@pytest.mark.parametrize(("long", "verdict"), [(0.1, Verdict.WRONG), (60.0, Verdict.UNKNOWN)])
+def test_a_handshake_that_is_waited_for_too_long_is_a_fault(
+    long: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabi.client.doctor.idle._LONG", long)
+    with EvilPeer(PART, stall(Stage.CONNECT)).listening() as where:
+        found = {examination.name: result for examination, result in watch(patient(f"socks5h://{where}", idle=0.1))}
+    assert found["idle-silent"].verdict is found["idle-half"].verdict is verdict
+    assert found["idle-greeted"].verdict is found["idle-tunnel"].verdict is Verdict.NOT_TRIED
+
+
+def test_what_is_established_may_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tabi.client.doctor.idle._LONG", 0.1)
+    with sick() as proxy:
+        one = patient(proxy.url, idle=0.1)
+        one.has |= {Need.METHOD, Need.TUNNEL, Need.DATAGRAMS}
+        one.methods = (Method.NONE,)
+        found = {examination.name: result.verdict for examination, result in watch(one)}
+    assert found["idle-tunnel"] is found["idle-association"] is Verdict.OK
+    assert found["idle-silent"] is found["idle-half"] is Verdict.WRONG
 
 
 # --- the report

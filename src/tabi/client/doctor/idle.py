@@ -3,19 +3,23 @@
 import selectors
 import time
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Address
 from typing import Final, NamedTuple
 
-from tabi.client.doctor.examination import Examination
+from tabi.addr import Endpoint
+from tabi.client.doctor.examination import ALL, SOCKS5, Examination
 from tabi.client.doctor.finding import Result, Verdict, ok, told, unknown, wrong
 from tabi.client.doctor.line import Line
 from tabi.client.doctor.patient import Need, Patient
 from tabi.errors import TabiError
 from tabi.machine.hop import Scheme
+from tabi.wire.socks5 import Command
 
 __all__ = ["watch"]
 
 _LONG: Final = 60.0  # seconds; a handshake that takes longer is none
 _SILENT_WHY: Final = "without a time limit anybody can hold all its connections for nothing, by saying nothing"
+_IDLE_WHY: Final = "SSH, databases and calls are silent for hours; whoever knows the limit keeps below it"
 
 
 class _Watched(NamedTuple):
@@ -44,16 +48,32 @@ def _tunnel(patient: Patient) -> Line:
     return line
 
 
-def _examination(name: str, title: str, why: str, *needs: Need) -> Examination:
-    return Examination(name=name, title=title, why=why, needs=needs, run=lambda _: unknown(""))
+def _association(patient: Patient) -> Line:
+    return patient.ask(Command.UDP_ASSOCIATE, Endpoint(IPv4Address(0), 0))[0]
+
+
+def _examination(name: str, title: str, why: str, *needs: Need, schemes: frozenset[Scheme] = ALL) -> Examination:
+    return Examination(name=name, title=title, why=why, needs=needs, run=_not_put, schemes=schemes)
+
+
+def _not_put(_patient: Patient) -> Result:
+    return unknown("it is watched, not asked")
 
 
 _WATCHED: Final = (
     _Watched(_examination("idle-silent", "a client that says nothing", _SILENT_WHY), _silent, is_handshake=True),
     _Watched(_examination("idle-half", "half a message", _SILENT_WHY), _half, is_handshake=True),
     _Watched(
-        _examination("idle-tunnel", "a tunnel that is idle", "SSH and databases keep connections for hours",
-                     Need.TARGET, Need.TUNNEL), _tunnel, is_handshake=False,
+        _examination("idle-greeted", "a greeting and no request", _SILENT_WHY, Need.SHAKEN, schemes=SOCKS5),
+        Patient.greeted, is_handshake=True,
+    ),
+    _Watched(
+        _examination("idle-tunnel", "a tunnel that is idle", _IDLE_WHY, Need.TARGET, Need.TUNNEL),
+        _tunnel, is_handshake=False,
+    ),
+    _Watched(
+        _examination("idle-association", "an association that is idle", _IDLE_WHY, Need.DATAGRAMS, schemes=SOCKS5),
+        _association, is_handshake=False,
     ),
 )  # fmt: skip
 
@@ -65,6 +85,8 @@ def watch(patient: Patient) -> Iterator[tuple[Examination, Result]]:
     try:
         with selectors.DefaultSelector() as selector:
             for one in _WATCHED:
+                if patient.hop.scheme not in one.examination.schemes:
+                    continue
                 if missing := [need for need in one.examination.needs if need not in patient.has]:
                     yield one.examination, Result(Verdict.NOT_TRIED, missing[0].value)
                     continue
@@ -77,15 +99,13 @@ def watch(patient: Patient) -> Iterator[tuple[Examination, Result]]:
         patient.finish()
 
 
-def _ends(
-    selector: selectors.BaseSelector, began: float, seconds: float
-) -> Iterator[tuple[Examination, Result]]:
+def _ends(selector: selectors.BaseSelector, began: float, seconds: float) -> Iterator[tuple[Examination, Result]]:
     while selector.get_map() and (left := began + seconds - time.monotonic()) > 0:
         for key, _ in selector.select(left):
             if not _has_ended(key.fileobj):
                 continue
             selector.unregister(key.fileobj)
-            yield key.data.examination, _closed(key.data, time.monotonic() - began)
+            yield key.data.examination, _closed(time.monotonic() - began)
     for key in list(selector.get_map().values()):
         yield key.data.examination, _held(key.data, seconds)
 
@@ -98,7 +118,7 @@ def _has_ended(sock: object) -> bool:
         return True
 
 
-def _closed(one: _Watched, after: float) -> Result:
+def _closed(after: float) -> Result:
     return Result(Verdict.OK, f"closed after {after:.1f} s", {"seconds": round(after, 3)})
 
 
