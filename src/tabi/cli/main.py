@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from tabi import __version__
 from tabi.cli import check, config, connect, control, doctor, explain, passwd, resolve
+from tabi.cli import run as run_command
 
 if TYPE_CHECKING:
     from tabi.addr import Endpoint
@@ -97,7 +98,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--workers", metavar="N", type=_count, help="processes, with --config (default: one per core)")
     serve.add_argument("--control", metavar="PATH", help="control socket, with --config")
-    for command in (check, explain, config, passwd, control, connect, resolve, doctor):
+    for command in (check, explain, config, passwd, control, connect, resolve, doctor, run_command):
         command.add_parser(commands)
     return parser
 

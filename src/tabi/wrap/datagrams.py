@@ -59,19 +59,23 @@ OnRefusal: TypeAlias = Callable[[TabiError], None]
 
 
 class Sockets(Protocol):
-    """Sockets that lie in the gate, non-blocking; `tabi.wrap.house` makes them and closes them.
+    """The sockets of the gate's namespace that datagrams need, all non-blocking."""
 
-    Attributes:
-        udp4: takes every IPv4 datagram of the program, and says where it was to go (IP_RECVORIGDSTADDR).
-        udp6: the same for IPv6.
-        raw4: sends packets from the IP header on.
-        raw6: the same for IPv6.
-    """
+    @property
+    def udp4(self) -> socket.socket:
+        """Takes every IPv4 datagram of the program, and says where it was to go (IP_RECVORIGDSTADDR)."""
 
-    udp4: socket.socket
-    udp6: socket.socket
-    raw4: socket.socket
-    raw6: socket.socket
+    @property
+    def udp6(self) -> socket.socket:
+        """The same for IPv6."""
+
+    @property
+    def raw4(self) -> socket.socket:
+        """Sends packets from the IP header on."""
+
+    @property
+    def raw6(self) -> socket.socket:
+        """The same for IPv6."""
 
 
 async def associate(hops: Sequence[Hop], *, resolver: Asks, seconds: float) -> Associations:

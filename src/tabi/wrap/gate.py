@@ -180,6 +180,11 @@ class Gate(AbstractAsyncContextManager["Gate"]):
         """How many connections are relayed."""
         return len(self._engine)
 
+    @property
+    def moved(self) -> int:
+        """How many bytes the connections that stand have moved, both ways together."""
+        return sum(flow.up + flow.down for flow in self._engine.snapshot())
+
     def adopt(self, inbound: socket.socket, outbound: socket.socket, source: Endpoint, target: Endpoint) -> None:
         """Relay between two connected sockets; both belong to the engine from here on.
 

@@ -1,0 +1,147 @@
+"""A program run through proxies, from beginning to end: the house, and all who work in its gate."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+from tabi.errors import ProxyAuthError, ProxyProtocolError, ProxyUnreachableError, TabiError
+from tabi.machine.hop import Hop
+from tabi.net.sockopts import raise_descriptor_limit
+from tabi.net.system_resolver import SystemResolver
+from tabi.relay import End
+from tabi.wrap.datagrams import Datagrams, associate
+from tabi.wrap.gate import Gate, GateOptions, Watcher
+from tabi.wrap.held import Decided
+from tabi.wrap.house import House, open_house
+from tabi.wrap.names import Names
+from tabi.wrap.program import Program
+from tabi.wrap.responder import Responder
+
+__all__ = ["run_program"]
+
+_log = logging.getLogger("tabi")
+
+_FORWARDED: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+_OF_TERMINALS: Final = (signal.SIGINT, signal.SIGQUIT)
+_MOST_TOLD: Final = 100  # troubles of proxies; each is told once
+_IDLE: Final = 2.0  # seconds without a byte, after which what the program has left behind is not waited for
+_DRAIN: Final = 30.0  # seconds that it is waited for at all
+
+
+async def run_program(program: Program, hops: Sequence[Hop], options: GateOptions) -> int:
+    """Run a program in a house of its own, and give its exit code (see `House.wait`).
+
+    Args:
+        program: to run.
+        hops: the proxies, the nearest first; at least one.
+        options: of the gate.
+
+    Raises:
+        HouseError: the house cannot be made, or has broken down. A program never runs without one.
+    """
+    house = await open_house(program)
+    try:
+        return await _live(house, hops, options)
+    finally:
+        await house.close()
+
+
+async def _live(house: House, hops: Sequence[Hop], options: GateOptions) -> int:
+    raise_descriptor_limit()  # not before: the program has what it was given
+    names, teller = Names(), _Teller()
+    sockets = house.sockets
+    responder = Responder(names, sockets.names_udp, sockets.names_tcp)
+    opening = partial(associate, hops, resolver=SystemResolver(), seconds=options.timeout)
+    datagrams = Datagrams(sockets, names, opening, on_refusal=teller.tell)
+    try:
+        async with Gate(sockets, hops, names, listen=house.listen, options=options, watcher=teller) as gate:
+            with _signals(house):
+                house.start()
+                code = await house.wait()
+            await teller.drain(gate)
+            return code
+    finally:
+        datagrams.close()
+        responder.close()
+
+
+class _Teller(Watcher):
+    """Hears of connections that end, and tells of troubles of the proxies, each once: the program is not told those."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+        self._one_ended = asyncio.Event()
+
+    def decided(self, decided: Decided) -> None:
+        """Tell why, where it is not the target's own doing."""
+        if isinstance(decided.error, ProxyUnreachableError | ProxyAuthError | ProxyProtocolError):
+            self.tell(decided.error)
+
+    def ended(self, end: End) -> None:
+        """Wake whoever drains."""
+        self._one_ended.set()
+
+    async def drain(self, gate: Gate) -> None:
+        """Let arrive what the program has written before it ended; its own kernel would do the same."""
+        try:
+            async with asyncio.timeout(_DRAIN):
+                while gate.connections:
+                    before = gate.moved
+                    try:
+                        async with asyncio.timeout(_IDLE):
+                            await self._one_ended.wait()
+                    except TimeoutError:
+                        if gate.moved == before:
+                            return
+                    self._one_ended.clear()
+        except TimeoutError:
+            pass
+
+    def tell(self, error: TabiError) -> None:
+        """Tell an error, if that has not been done."""
+        text = str(error)
+        if text not in self._told and len(self._told) < _MOST_TOLD:
+            self._told.add(text)
+            _log.warning("%s", text)
+
+
+@contextmanager
+def _signals(house: House) -> Iterator[None]:
+    """Pass signals on to the program; those that were ignored stay so. A thread that is not the first one has none."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    watched = [one for one in (*_FORWARDED, *_OF_TERMINALS) if signal.getsignal(one) is not signal.SIG_IGN]
+    for number in watched:
+        loop.add_signal_handler(number, _pass_on, house, number)
+    try:
+        yield
+    finally:
+        for number in watched:
+            loop.remove_signal_handler(number)
+
+
+def _pass_on(house: House, number: signal.Signals) -> None:
+    if number in _OF_TERMINALS and _is_in_foreground():
+        return  # it came from the terminal, which has sent it to the program as well
+    house.signal(number)
+
+
+def _is_in_foreground() -> bool:
+    try:
+        fd = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:  # no terminal
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
