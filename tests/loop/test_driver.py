@@ -176,13 +176,15 @@ def test_a_target_that_does_not_answer_runs_into_the_time_limit() -> None:
     assert caught.value.stage is Stage.CONNECT
 
 
-def test_a_connection_that_takes_its_time_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Loopback decides within connect; that path away, the answer is heard by the loop.
-    class Slow(socket.socket):
-        def connect_ex(self, where: object, /) -> int:
-            code = super().connect_ex(where)
-            return errno.EINPROGRESS if code in (0, errno.EISCONN) else code
+class Slow(socket.socket):
+    """Loopback decides within connect; that path away, the answer is heard by the loop."""
 
+    def connect_ex(self, where: object, /) -> int:
+        code = super().connect_ex(where)
+        return errno.EINPROGRESS if code in (0, errno.EISCONN) else code
+
+
+def test_a_connection_that_takes_its_time_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver_module.socket, "socket", Slow)
     with listening(V4) as (_, port):
         connection = dial(V4, port)
@@ -284,6 +286,33 @@ def test_cancellation_leaves_nothing(waits_for: str) -> None:
             assert not [timer for timer in loop._scheduled if not timer.cancelled() and is_ours(timer)]
 
     run(main())
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2], ids=["before it is heard", "as it is heard", "before it is told"])
+def test_a_target_that_was_reached_as_the_dial_was_cancelled_is_reset(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the connection already, and must not take the end of it for all that there was to be said."""
+    monkeypatch.setattr(driver_module.socket, "socket", Slow)
+
+    async def main(listener: socket.socket, port: int) -> socket.socket:
+        plan = direct(Endpoint(V4, port), permit=lambda _: True)
+        dialling = asyncio.create_task(drive(plan, resolver=FakeResolver(), client="me"))
+        await asyncio.sleep(0)  # it waits for the answer now, which the kernel has
+        peer, _ = listener.accept()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        assert not dialling.done()
+        dialling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await dialling
+        return peer
+
+    with listening(V4) as (listener, port):
+        listener.settimeout(10)
+        with run(main(listener, port)) as peer, pytest.raises(ConnectionResetError):
+            peer.settimeout(10)
+            peer.recv(1)
 
 
 def is_ours(timer: asyncio.TimerHandle) -> bool:

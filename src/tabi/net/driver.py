@@ -33,6 +33,7 @@ from tabi.dial.wishes import (
 )
 from tabi.errors import DialError, Reply, Stage, TabiError
 from tabi.net.errno_map import dial_error
+from tabi.net.linger import reset
 from tabi.net.sockopts import prepare_outbound
 
 __all__ = ["Asks", "Begun", "ChooseEgress", "drive"]
@@ -79,7 +80,8 @@ async def drive(
     """Carry `plan` out and return its result, a connection or several; their handles are now the caller's sockets.
 
     A handle is a non-blocking socket. However it ends, by connection, error or cancellation, nothing else is left:
-    every other socket is closed, no timer, reader, writer or look-up stays.
+    every other socket is closed, no timer, reader, writer or look-up stays. Where it was cancelled they are reset:
+    whoever was reached just then must not take that for the end of a connection that was good.
 
     Args:
         plan: a fresh plan.
@@ -105,6 +107,9 @@ async def drive(
         value: T = stop.value
         result = value
         return value
+    except asyncio.CancelledError:
+        driver.is_cut = True
+        raise
     finally:
         plan.close()
         driver.close(result)
@@ -132,6 +137,7 @@ class _Driver:
         self._begun = begun
         self._sockets: set[socket.socket] = set() if begun is None else {begun.sock}
         self._news: asyncio.Future[None] | None = None
+        self.is_cut = False
 
     def take(self, wish: Wish) -> None:
         match wish:
@@ -181,7 +187,7 @@ class _Driver:
             give_up()
         for sock in self._sockets:
             if sock not in kept:
-                sock.close()
+                self._end(sock)
 
     def _tell(self, fact: Fact | BaseException) -> None:
         self._facts.append(fact)
@@ -281,7 +287,13 @@ class _Driver:
             return
         self._loop.remove_writer(sock.fileno())
         self._sockets.discard(sock)
-        sock.close()
+        self._end(sock)
+
+    def _end(self, sock: socket.socket) -> None:
+        if self.is_cut:
+            reset(sock)
+        else:
+            sock.close()
 
     def _send(self, wish: Send, sock: socket.socket, rest: memoryview) -> None:
         self._under_way[wish] = partial(self._loop.remove_writer, sock.fileno())

@@ -405,7 +405,7 @@ class Session:
         if not self.notes.has_request:
             self.server.admission.handshake_over(self.key)
         if (begun := self.take_begun()) is not None:
-            begun.sock.close()
+            reset(begun.sock)  # it may be connected by now
         if self._judgement is not None:
             self._judgement.claims.release()
         return True
