@@ -128,8 +128,11 @@ def tabi_at(name: str, checkout: Path) -> list[Peer]:
 
 
 def tabi_variant(name: str, lines: str) -> list[Peer]:
-    """Give the two builds with more lines in the rule that lets through, which is the last table of the file."""
-    return _tabi("tabi", f"-{name}", Path(sys.executable), lines + "\n")
+    r"""Give the two builds with more lines in the rule that lets through, which is the last table of the file.
+
+    A ``\n`` is the end of a line, for shells in which that is not easily written.
+    """
+    return _tabi("tabi", f"-{name}", Path(sys.executable), lines.replace(r"\n", "\n") + "\n")
 
 
 # --- finding ------------------------------------------------------------------------------------------------------

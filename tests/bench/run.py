@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=LINES",
-        help="tabi with more lines in the rule that lets through, as tabi-NAME and tabi-pure-NAME",
+        help=r"tabi with more lines (\n between them) in the rule that lets through, as tabi-NAME and tabi-pure-NAME",
     )
     add("--cores", metavar="PROXY,LOAD", help="cores (default: two that are not threads of one)")
     add("--user", help="who programs run as, when root starts them (default: nobody; root: as root)")

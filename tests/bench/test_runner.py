@@ -250,13 +250,15 @@ def test_decisions_are_an_axis_without_points() -> None:
 
 
 def test_a_variant_is_tabi_with_more_lines_in_its_last_rule(tmp_path: Path) -> None:
-    *_, pure = tabi_variant("short", 'idle = "5 min"')
+    *_, pure = tabi_variant("short", r'idle = "5 min"\n[tunnel]\nspin = false')
     assert pure.name == "tabi-pure-short"
     setup = Setup(
         directory=tmp_path, host="127.0.0.1", port=1080, login=False, target=12_000, targets=2, tail=pure.tail
     )
     pure.command(setup)
-    (rule,) = tomllib.loads((tmp_path / "tabi.toml").read_text())["rule"][-1:]
+    written = tomllib.loads((tmp_path / "tabi.toml").read_text())
+    (rule,) = written["rule"][-1:]
+    assert written["tunnel"] == {"spin": False}
     assert rule["idle"] == "5 min"
     assert rule["name"] == "programs on this host"
 
