@@ -53,11 +53,14 @@ def make_rows(words: memoryview, columns: int, column: int) -> SharedRows:
 
 
 def make_ferry(leg: int, host: str, port: int) -> Ferry | None:
-    """Make the ferry of a UDP association; None where nothing is compiled.
+    """Make the ferry of a UDP association; None where nothing is compiled, or where there is no memory for one.
 
     Args:
         leg: descriptor of the client's side, connected to the client; stays the caller's.
         host: address of the client.
         port: its port.
     """
-    return None if _Ferry is None else _Ferry(leg, host, port)
+    try:
+        return None if _Ferry is None else _Ferry(leg, host, port)
+    except MemoryError:  # then the control plane carries what there is
+        return None

@@ -6,7 +6,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
 from tabi.relay._native.sys cimport TABI_DIGEST
-from tabi.relay._native.datagram cimport Batch, batch_datagram, batch_flush, batch_queue, batch_receive
+from tabi.relay._native.datagram cimport Batch, batch_datagram, batch_flush, batch_prepare, batch_queue, batch_receive
 from tabi.relay._native.datagram cimport hash_of, header_size, put_header, show_address, tabi_batch
 from tabi.relay._native.net cimport Address, is_same_place, parse_address
 
@@ -152,7 +152,7 @@ cdef class CompiledFerry:
         self.leg = leg
         self.routes = <Route *>calloc(PLACES, sizeof(Route))
         self.answers = <Answer *>calloc(PLACES, sizeof(Answer))
-        if self.routes == NULL or self.answers == NULL:
+        if self.routes == NULL or self.answers == NULL or not batch_prepare(&tabi_batch):
             raise MemoryError
         read_place(host, port, &self.client)
 

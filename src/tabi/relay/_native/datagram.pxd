@@ -32,9 +32,12 @@ cdef extern from * nogil:
 
     static Batch tabi_batch;
 
+    static int batch_prepare(Batch *batch) { /* false: there is no memory */
+        if (!batch->bytes)
+            batch->bytes = malloc(sizeof *batch->bytes * 64);
+        return batch->bytes != NULL;
+    }
     static int batch_receive(Batch *batch, int fd) {
-        if (!batch->bytes && !(batch->bytes = malloc(sizeof *batch->bytes * 64)))
-            return 0;
         for (int number = 0; number < 64; number++) {
             batch->room[number] = (struct iovec){batch->bytes[number] + 22, 65536};
             batch->in[number].msg_hdr = (struct msghdr){
@@ -117,6 +120,7 @@ cdef extern from * nogil:
         unsigned int too_large
         unsigned int unsendable
     Batch tabi_batch
+    bint batch_prepare(Batch *batch)
     int batch_receive(Batch *batch, int fd)
     void batch_flush(Batch *batch)
     void batch_queue(Batch *batch, int fd, const Address *target, uint8_t *data, size_t size, size_t head)
