@@ -165,7 +165,7 @@ def test_published_page_is_what_its_results_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "count"), [("connections", 7), ("connections/32,udp", 5), ("bulk/up-1,bulk/up-8", 2)]
+    ("wanted", "count"), [("connections", 8), ("connections/32,udp", 5), ("bulk/up-1,bulk/up-8", 2)]
 )
 def test_axes_and_points_are_chosen_by_name(wanted: str, count: int) -> None:
     assert sum(len(points) for _, points in select(wanted)) == count
