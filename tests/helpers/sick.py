@@ -237,7 +237,8 @@ class Sick:
             return
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as relay:
             relay.bind(("127.0.0.1", 0))
-            told = ("0.0.0.0" if "udp-zero" in self.faults else "127.0.0.1", relay.getsockname()[1])
+            host = {"udp-zero": "0.0.0.0", "udp-elsewhere": "127.0.0.77"}
+            told = (*(host[fault] for fault in host if fault in self.faults), "127.0.0.1")[0], relay.getsockname()[1]
             sock.sendall(b"\x05\0\0" + address5(told[0]) + told[1].to_bytes(2, "big"))
             Association(self, sock, relay).run()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -17,6 +18,7 @@ from helpers.sick import LOGIN, sick
 from helpers.targets import closed_port
 from helpers.waiting import PATIENCE
 from tabi.addr import Endpoint
+from tabi.client.doctor.binding import is_here
 from tabi.client.doctor.finding import Result, Verdict
 from tabi.client.doctor.idle import watch
 from tabi.client.doctor.patient import Expected, Need, Patient, Place
@@ -110,6 +112,7 @@ ODD = [
     ("bnd-zero", "bound-address"),
     ("says-1", "unknown-name"),
     ("udp-zero", "associate"),
+    ("udp-elsewhere", "associate"),
     ("udp-full-cone", "udp-unasked"),
 ]
 NOT_OFFERED = [("no-bind", "bind"), ("no-udp", "associate")]
@@ -177,6 +180,13 @@ def test_a_proxy_elsewhere_is_asked_for_the_named_target_alone() -> None:
     assert found["methods"] is Verdict.OK
     assert found["connect"] is Verdict.WRONG
     assert found["bulk"] is found["bind"] is found["associate"] is Verdict.NOT_TRIED
+
+
+@pytest.mark.parametrize(("address", "here"), [("127.0.0.1", True), ("192.0.2.1", True), ("192.0.2.2", False)])
+def test_nobody_connects_where_a_proxy_tells_unless_it_is_here(address: str, here: bool) -> None:
+    proxy = Endpoint.parse("192.0.2.1:1080")
+    place = Place(proxy, near=True, homes=(IPv4Address("192.0.2.1"),))
+    assert is_here(IPv4Address(address), place) is here
 
 
 def test_what_a_named_target_has_to_be_answered_by_is_compared() -> None:

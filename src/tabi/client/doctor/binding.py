@@ -3,17 +3,17 @@
 import socket
 from typing import Final
 
-from tabi.addr import Address, Endpoint
+from tabi.addr import Address, Endpoint, Host, Name
 from tabi.client.doctor.examination import SOCKS, Examination
-from tabi.client.doctor.finding import Result, Verdict, ok, told, wrong
+from tabi.client.doctor.finding import Result, Verdict, ok, told, unknown, wrong
 from tabi.client.doctor.line import Deadline, Ending, Line, NoAnswerError, Record
-from tabi.client.doctor.patient import Need, Patient
+from tabi.client.doctor.patient import Need, Patient, Place
 from tabi.errors import DeniedError, ProtocolError, TabiError
 from tabi.machine.client import Accepted, Granted
 from tabi.machine.hop import HopMachine
 from tabi.wire.socks5 import Command
 
-__all__ = ["BINDING", "stranger_to"]
+__all__ = ["BINDING", "is_here", "stranger_to"]
 
 
 def _bind(patient: Patient) -> tuple[Line, HopMachine, Endpoint]:
@@ -35,6 +35,8 @@ def _offered(patient: Patient) -> Result:
         return Result(Verdict.NOT_OFFERED, told(error))
     if not bound.port or bound == patient.place.proxy:
         return wrong(f"tells {bound}, which is no port of its own for the peer")
+    if not is_here(bound.host, patient.place):
+        return unknown(f"tells {bound}, where a peer would connect; doctor connects to no host that was not named")
     try:
         peer = _peer(patient, bound, patient.home())
     except OSError as error:
@@ -54,8 +56,15 @@ def _second_reply(patient: Patient, line: Line, machine: HopMachine, peer: Line,
     return ok(f"listens on {bound}; both replies are true")
 
 
+def is_here(host: Host, place: Place) -> bool:
+    """Say whether an address that a proxy tells is one of its own host, as far as we know."""
+    return not isinstance(host, Name) and (host.is_loopback or host in place.homes)
+
+
 def _stranger(patient: Patient) -> Result:
     line, machine, bound = _bind(patient)
+    if not is_here(bound.host, patient.place):
+        return unknown(f"tells {bound}")
     other = stranger_to(patient.home())
     try:
         _peer(patient, bound, other)

@@ -11,8 +11,7 @@ from tabi.client.doctor.finding import Result, Verdict, odd, ok, told, wrong
 from tabi.client.doctor.line import NoAnswerError
 from tabi.client.doctor.patient import LOCALHOST, Need, Patient
 from tabi.client.doctor.spots import DatagramSpot, readable
-from tabi.dial.relay import relay_endpoint
-from tabi.errors import DeniedError, TabiError
+from tabi.errors import DeniedError, ProtocolError, TabiError
 from tabi.machine.client import Granted
 from tabi.wire.address import WireHost
 from tabi.wire.socks5 import Command
@@ -44,7 +43,10 @@ class _Association:
         self.line, _, event = patient.ask(Command.UDP_ASSOCIATE, _ANY)
         assert isinstance(event, Granted)
         self.told = event.bound
-        self.relay = relay_endpoint(event.bound, patient.place.proxy.host, lambda _: False)
+        if not event.bound.port:
+            raise ProtocolError("tells port 0 for its relay")
+        # Whatever address it tells: nothing is sent to a host that the user has not named.
+        self.relay = Endpoint(patient.place.proxy.host, event.bound.port)
         self.ours = patient.datagram_spot(_address(self.line.local), noted=True)
 
     def send(self, data: bytes, host: WireHost, port: int, frag: int = 0) -> None:

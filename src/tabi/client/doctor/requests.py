@@ -17,7 +17,7 @@ from tabi.wire.socks5 import Command, ReplyMessage, Request
 __all__ = ["REQUESTS"]
 
 _NO_COMMAND: Final = Command(0x09)
-_BAD_TYPE: Final = bytes((5, 1, 0, 2)) + IPv4Address("127.0.0.1").packed + b"\0\x09"
+_BAD_TYPE: Final = bytes((5, 1, 0, 2)) + bytes(6)  # nobody, even for a proxy that takes it for an IPv4 address
 _PING: Final = b"ping"
 
 
