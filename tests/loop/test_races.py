@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,8 +13,9 @@ from helpers.routing import ANYTHING, NAMES, Where, routing, upstream, url
 from helpers.serving import Running, serving
 from helpers.socks import ask5, connect5, echoes, greet5, read_all, read_reply5, request5, reset
 from helpers.targets import target
-from helpers.udp import Association
+from helpers.udp import Association, refused
 from helpers.waiting import until
+from tabi.config.settings import LogSettings, RaceSettings
 
 AT_ONCE = '[race]\nhead_start = "10 ms"\n'  # before anybody who answers can have won, perhaps
 ALONE = '[race]\nhead_start = "1 min"\n'  # as long as it does not fail
@@ -65,6 +67,20 @@ def test_silent_way_loses_and_its_connection_is_closed(office: Running, echo: Wh
             assert line["to"] == f"127.0.0.1:{echo[1]}"
         assert silent.came == 1
     assert office.only_line()["reply"] == 0
+
+
+def test_races_go_on_by_the_settings_of_a_reload(office: Running, echo: Where) -> None:
+    upstreams = upstream("office", url(office.address))
+    with target(Silent().serve) as where:
+        upstreams += upstream("silent", url(where))
+        with routing(ALONE, upstreams, racing("silent", "office")) as here:
+            server = here.server.server
+            changed = replace(server.settings, race=RaceSettings(head_start=0.01), log=LogSettings(format="json"))
+            terms = {"policy": server.policy, "access": server.options_for, "upstreams": server.upstreams.table}
+            none = {"user_limits": {}, "rule_limits": {}, "since": "now"}
+            here.server.call_sync(lambda: server.reconfigure(changed, **terms, **none))
+            with connect5(here.address, *echo) as sock:
+                assert echoes(sock)
 
 
 def test_way_that_is_fast_enough_is_alone(office: Running, echo: Where) -> None:
@@ -149,6 +165,55 @@ def test_upstream_that_has_lost_its_race_by_failing_rests(
         here.server.idle()
         assert [line["via"] for line in here.server.lines] == ["office"] * 3
     assert len(came) == 1
+
+
+def test_way_that_failed_for_a_destination_is_not_tried_first_there_again(office: Running) -> None:
+    rule = racing("direct", "office", more='resolve = "upstream"\n')
+    names = {"far.example": ["127.0.0.9"], "v4.example": ["127.0.0.1"]}
+    with target() as (_, port), routing(ALONE, upstream("office", url(office.address)), rule, names=names) as here:
+        for name in (b"far.example", b"far.example", b"v4.example"):
+            with connect5(here.address, name, port) as sock:
+                assert echoes(sock)
+            here.server.idle()
+        assert [(line["via"], "lost" in line) for line in here.server.lines] == [
+            ("office", True), ("office", False), ("direct", False)
+        ]  # fmt: skip
+
+
+def test_way_that_brings_no_data_is_not_tried_first_again(office: Running) -> None:
+    def mute(sock: socket.socket) -> None:
+        assert sock.recv(1)
+
+    rule = racing("direct", "office", more='resolve = "upstream"\n')
+    names = {"split.example": ["127.0.0.1"]}
+    with target(mute) as (_, port), target(host="127.0.0.3", port=port):
+        with routing(ALONE, upstream("office", url(office.address)), rule, names=names) as here:
+            with connect5(here.address, b"split.example", port) as sock:
+                sock.sendall(b"?")
+                assert sock.recv(1) == b""
+            here.server.idle()  # and what its end has taught is known
+            with connect5(here.address, b"split.example", port) as sock:
+                assert echoes(sock)
+            here.server.idle()
+            assert [line["via"] for line in here.server.lines] == ["direct", "office"]
+
+
+def test_upstream_is_not_asked_for_ports_that_it_is_not_trusted_with(office: Running, echo: Where) -> None:
+    with NeverReached() as never:
+        free = upstream("free", url(("127.0.0.1", never.port)), more='trust = "encrypted"\n')
+        both = free + upstream("office", url(office.address))
+        for rule in (racing("free", "office"), ANYTHING + 'via = ["free", "office"]\n'):
+            with routing(ALONE, both, rule) as here:
+                with connect5(here.address, *echo) as sock:
+                    assert echoes(sock)
+                assert here.server.only_line()["via"] == "office"
+        with routing(free, ANYTHING, 'via = "free"\n') as here:
+            assert here.reply_to(*echo) == 2
+            line = here.server.only_line()
+            assert (line["why"], line["note"]) == (
+                "policy", f"policy: no upstream of the rule is trusted with port {echo[1]}: free"
+            )  # fmt: skip
+            assert refused(here.address) == 2
 
 
 @pytest.mark.usefixtures("nothing_left")

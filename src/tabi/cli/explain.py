@@ -259,11 +259,26 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
     yield f"egress: {egress}{f'; IPv{grants.prefer or 6} addresses are tried first' if answer.looked_up else ''}"
     if ways := _ways(configuration, answer, grants):
         yield f"via: {ways}{_said_of_name(answer, grants)}"
+    if untrusted := _untrusted(configuration, answer, grants):
+        port = _port(answer)
+        yield f"not trusted with {'every port' if port is None else f'port {port}'}: {', '.join(untrusted)}"
     if knobs := _knobs(grants.knobs):
         yield f"sockets of the tunnel: {knobs}"
     for word, granted in (("any_peer", grants.any_peer), ("full_cone", grants.full_cone)):
         if granted:
             yield f"{word}: yes"
+
+
+def _untrusted(configuration: "Configuration", answer: "Explanation", grants: "Grants") -> list[str]:
+    from tabi.policy.verdict import is_trusted
+
+    upstreams = [configuration.upstreams[name] for name in grants.upstreams or grants.via if name != "direct"]
+    return [one.name for one in upstreams if not is_trusted(one.trust, _port(answer))]
+
+
+def _port(answer: "Explanation") -> int | None:
+    """Give the port that upstreams have to be trusted with, None where it is every one."""
+    return answer.question.target.port if answer.question.command.name == "CONNECT" else None
 
 
 def _ways(configuration: "Configuration", answer: "Explanation", grants: "Grants") -> str:

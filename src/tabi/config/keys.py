@@ -5,7 +5,7 @@ from typing import Final, get_args
 
 from tabi.config import kinds, knobs
 from tabi.config.hosts import host, network
-from tabi.config.kinds import Kind, bandwidth, count, duration, flag, rate, text, word
+from tabi.config.kinds import Kind, bandwidth, count, dials, duration, flag, rate, text, trust, word
 from tabi.config.proxies import proxy
 from tabi.config.times import week_time
 from tabi.errors import Reply
@@ -500,7 +500,25 @@ _RACE = Table(
             kind=duration(0.01, 60),
             default='"0.25 s"',
             example='"0.5 s"',
-            help="How long a way is alone before the next starts as well. Where it fails the next starts at once.",
+            help="How long a way is alone before the next starts as well. Where it fails the next starts at once. The "
+            "last winner is alone for twice as long as it took then, if that is longer.",
+        ),
+        Key(
+            name="memory",
+            kind=duration(1, 86_400),
+            default='"10 min"',
+            example='"1 h"',
+            help="How long the winner of a race starts first for the same destination, host and port. A way that has "
+            "failed there starts last as long, twice as long after two failures, four times at most: to connect, or "
+            "its connection was reset by the other side, or brought not a byte for what the client had sent.",
+        ),
+        Key(
+            name="wasted",
+            kind=dials,
+            default='"10/s"',
+            example='"1/s"',
+            help="How many ways may be dialled beside others, by each worker. Where it is used up one way is tried "
+            "at a time: the next when it has failed, or been silent for its share of the time.",
         ),
     ),
 )
@@ -549,7 +567,17 @@ _UPSTREAM = Table(
             kind=duration(0, 60),
             default="none",
             example='"2 s"',
-            help="How much later than its turn it starts in a race, for one that is dear.",
+            help="How much later than its turn it starts in a race, for one that is dear. It is not moved to the front "
+            "for having won.",
+        ),
+        Key(
+            name="trust",
+            kind=trust,
+            many=True,
+            default='"all"',
+            example='["encrypted", 8080]',
+            help="Ports that it is trusted with; it is asked for no others, whatever the rule. `encrypted` are those "
+            f"of protocols that need not trust it: {', '.join(map(str, kinds.ENCRYPTED))}. BIND and UDP need `all`.",
         ),
     ),
 )

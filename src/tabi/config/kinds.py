@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, Final
 
 from tabi.addr import Address, Endpoint, Name, parse_host, parse_port
 from tabi.config.problems import WrongError
@@ -22,6 +22,7 @@ __all__ = [
     "address6",
     "bandwidth",
     "count",
+    "dials",
     "duration",
     "egress",
     "endpoint",
@@ -34,6 +35,7 @@ __all__ = [
     "rate",
     "show_duration",
     "text",
+    "trust",
     "user_or_group",
     "word",
     "yes",
@@ -220,17 +222,23 @@ bandwidth = Kind('1 B/s to 1000 TB/s, such as "10 MB/s", "512 KiB/s", "100 Mbit/
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*/\s*(s|min|h)")
 
 
-def _rate(value: object) -> float:
-    if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())) is not None:
-        value = float(match[1]) / _SECONDS[match[2]]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise WrongError("is no rate", 'write sessions per second, or "5/s", "30/min", "100/h"')
-    if not 1e-6 <= value <= 1e6:
-        raise WrongError("is out of range", "accepted are 0.000001 to 1000000 per second")
-    return float(value)
+def _rate_of(what: str, *, none: bool = False) -> Kind:
+    zero = ", or 0 for none" if none else ""
+
+    def read(value: object) -> float:
+        if isinstance(value, str) and (match := _RATE.fullmatch(value.strip())) is not None:
+            value = float(match[1]) / _SECONDS[match[2]]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise WrongError("is no rate", f'write {what} per second, or "5/s", "30/min", "100/h"')
+        if not 1e-6 <= value <= 1e6 and not (none and value == 0):
+            raise WrongError("is out of range", f"accepted are 0.000001 to 1000000 per second{zero}")
+        return float(value)
+
+    return Kind(f'0.000001 to 1000000 per second, such as "5/s", "30/min", "100/h"{zero}', read, f"{what} per second")
 
 
-rate = Kind('0.000001 to 1000000 per second, such as "5/s", "30/min", "100/h"', _rate, "sessions per second")
+rate = _rate_of("sessions")
+dials = _rate_of("dials", none=True)
 
 
 # addresses and ports
@@ -350,6 +358,26 @@ def _port(value: object) -> tuple[int, int]:
 def _port_range(value: object) -> tuple[int, int]:
     return _port_span(value, 1)
 
+
+ENCRYPTED: Final = (22, 443, 465, 563, 636, 853, *range(989, 996), 5061, 5223, 5349, 6697, 8443)
+"""Ports of protocols that encrypt what they carry and know whom they talk to."""
+
+_TRUST: Final = {"all": ((0, 0xFFFF),), "encrypted": tuple((port, port) for port in ENCRYPTED)}
+
+
+def _trust(value: object) -> tuple[tuple[int, int], ...]:
+    if isinstance(value, str) and value in _TRUST:
+        return _TRUST[value]
+    try:
+        return (_port(value),)
+    except WrongError as error:
+        if isinstance(value, str) and value[:1].isalpha():
+            accepted = f'"all", "encrypted", ports and ranges of ports{hint(value, _TRUST)}'
+            raise WrongError("is not known here", f"accepted are {accepted}") from error
+        raise
+
+
+trust = Kind('"all", "encrypted", 0 to 65535, or a range such as "8000-8999"', _trust)
 
 port = Kind('0 to 65535, or a range such as "8000-8999"', _port)
 port_range = Kind('a range within 1 to 65535, such as "40000-40999"', _port_range)

@@ -169,12 +169,18 @@ class RaceSettings:
 
     Args:
         head_start: seconds that a way is alone before the next starts.
+        memory: seconds in which a failure loses half of its weight, and for which a winner is remembered.
+        wasted: dials a second beside others, of each process; 0: none.
     """
 
     head_start: float = 0.25
+    memory: float = 600.0
+    wasted: float = 10.0
 
     def __post_init__(self) -> None:
         _between("race.head_start", self.head_start, 0.01, 60)
+        _between("race.memory", self.memory, 1, 86_400)
+        _between("race.wasted", self.wasted, 0, 1e6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from tabi.config.problems import Report, shown
 from tabi.config.proxies import UrlFile, read_url_file
 from tabi.errors import UsageError
 from tabi.machine.hop import Hop
-from tabi.policy.verdict import DIRECT
+from tabi.policy.verdict import ALL_PORTS, DIRECT
 from tabi.wire.socks5 import Command
 
 __all__ = ["COOL_DOWN", "Upstream", "UpstreamBuilder", "is_own_listener"]
@@ -33,6 +33,7 @@ class Upstream:
         cool_down: seconds that it rests after it has failed.
         weight: its share of the sessions where a rule picks by weight.
         handicap: seconds by which it starts later than its turn in a race.
+        trust: first and last of each range of ports that it is trusted with.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Upstream:
     cool_down: float = COOL_DOWN
     weight: int = 1
     handicap: float = 0.0
+    trust: tuple[tuple[int, int], ...] = ALL_PORTS
 
     @property
     def takes_names(self) -> bool:
@@ -84,7 +86,8 @@ class UpstreamBuilder:
                 why = "is the way without an upstream" if name == DIRECT else "is there already"
                 self._report.error((*part.path, "name"), why, "choose another name", found=shown(name))
             elif name is not None:
-                found[name] = Upstream(name, hops, **part.given(("cool_down", "weight", "handicap")))
+                trust = tuple(span for entry in part.entries("trust") for span in entry.value) or ALL_PORTS
+                found[name] = Upstream(name, hops, trust=trust, **part.given(("cool_down", "weight", "handicap")))
         return found
 
     def _hops(self, part: Part) -> Iterator[Hop]:
@@ -111,6 +114,8 @@ class UpstreamBuilder:
         return told.hop
 
     def _check(self, part: Part, hops: tuple[Hop, ...]) -> None:
+        if part.has("trust") and "trust" not in part.faulty and not part.entries("trust"):
+            self._report.error((*part.path, "trust"), "is empty", 'write "all", "encrypted" or ports', found="[]")
         path = (*part.path, "url")
         if not hops:
             if part.has("url") and "url" not in part.faulty and not part.entries("url"):

@@ -30,6 +30,7 @@ from tabi.errors import (
     UsageError,
 )
 from tabi.machine.hop import Hop
+from tabi.policy.verdict import ALL_PORTS
 
 __all__ = ["SHARE", "Asking", "Way", "by_ways", "has_failed", "should_rest", "told"]
 
@@ -52,12 +53,14 @@ class Way:
         hops: the proxies; none: it is the direct one.
         weight: see `tabi.dial.picking.by_weight`.
         handicap: seconds by which it starts later than its turn in a race.
+        trust: first and last of each range of ports that it is trusted with.
     """
 
     name: str
     hops: tuple[Hop, ...]
     weight: int = 1
     handicap: float = 0.0
+    trust: tuple[tuple[int, int], ...] = ALL_PORTS
 
     def __str__(self) -> str:
         return f'upstream "{self.name}"' if self.hops else self.name

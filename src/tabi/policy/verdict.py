@@ -5,7 +5,7 @@ address that the name led to. Addresses that are refused are struck out; when no
 refused. What was judged is what is connected.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -15,8 +15,8 @@ from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
 __all__ = [
-    "DIRECT", "NO_GRANTS", "Context", "Grants", "Knobs", "Limits", "LogLevel", "Picks", "Policy", "Request", "Resolves",
-    "Verdict",
+    "ALL_PORTS", "DIRECT", "NO_GRANTS", "Context", "Grants", "Knobs", "Limits", "LogLevel", "Picks", "Policy",
+    "Request", "Resolves", "Verdict", "is_trusted",
 ]  # fmt: skip
 
 LogLevel: TypeAlias = Literal["none", "debug", "info", "warning"]
@@ -28,6 +28,9 @@ Resolves: TypeAlias = Literal["here", "upstream"]
 Picks: TypeAlias = Literal["order", "weight", "race"]
 """Which of several upstreams serves a session: the first that does not fail, in the rule's order or in one by chance;
 or the first of all that is connected."""
+
+ALL_PORTS: Final = ((0, 0xFFFF),)
+"""What an upstream is trusted with unless it is told otherwise: first and last of each range of ports."""
 
 DIRECT: Final = "direct"
 """The name, among those of upstreams, of the way without one; it can only race."""
@@ -206,3 +209,8 @@ class Verdict:
 
 
 Policy: TypeAlias = Callable[[Request, Context], Verdict]
+
+
+def is_trusted(ports: Collection[tuple[int, int]], port: int | None) -> bool:
+    """Say whether an upstream that is trusted with some ports may be asked for one; None: for whatever comes."""
+    return any(first <= port <= last for first, last in ports) if port is not None else ALL_PORTS[0] in ports

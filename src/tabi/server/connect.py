@@ -83,4 +83,4 @@ async def _by_route(session: Session, event: RequestReceived, verdict: Verdict) 
     def ask(way: Way, target: Endpoint, reach: chain.Reach) -> Steps[Connection]:
         return chain.connect(way.hops, target, reach=reach, timeout=route.timeout, prefer=prefer)
 
-    return await routes.through(session, event.target, route, ask)
+    return await routes.through(session, event.target, route, ask, port=event.target.port)

@@ -15,6 +15,7 @@ from tabi.server.journal import Journal
 from tabi.server.limits import SessionLimits
 from tabi.server.line import Kin
 from tabi.server.outcome import relayed
+from tabi.server.races import Races
 from tabi.server.record import Facts
 from tabi.server.tunnels import Tunnels
 
@@ -64,16 +65,24 @@ class Endings:
         admission: where clients are counted.
         limits: where users and rules are.
         journal: of what is over.
+        races: that learn from it.
     """
 
     def __init__(
-        self, engine: Engine, tunnels: Tunnels, admission: Admission, limits: SessionLimits, journal: Journal
+        self,
+        engine: Engine,
+        tunnels: Tunnels,
+        admission: Admission,
+        limits: SessionLimits,
+        journal: Journal,
+        races: Races,
     ) -> None:
         self._engine = engine
         self._tunnels = tunnels
         self._admission = admission
         self._limits = limits
         self._journal = journal
+        self._races = races
         self._permits: OrderedDict[bytes, _Permit] = OrderedDict()  # by their packed facts
 
     def forget(self) -> None:
@@ -117,6 +126,7 @@ class Endings:
 
     def _tell(self, end: End, record: bytes, note: str, lines: list[str]) -> _Party:
         facts = Facts.unpack(record)
+        self._races.hear_end(facts.target, facts.via, end)
         if self._journal.hears(facts):
             lines.append(self._journal.line(facts, relayed(end, facts.before_relay, facts.lifetime, note)))
         return _Party(facts, facts.client.rpartition(":")[0])

@@ -8,6 +8,7 @@ direct way looks the name up and has each address judged, whatever the upstreams
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
 from tabi.addr import Address, Endpoint, Name
@@ -18,11 +19,11 @@ from tabi.dial.race import by_race
 from tabi.dial.ways import Way, by_ways
 from tabi.dial.wishes import Connection, Family, Steps
 from tabi.dial.within import within
-from tabi.errors import DeniedError
+from tabi.errors import DeniedError, TabiError
 from tabi.machine.server import RequestReceived
 from tabi.net.driver import drive
 from tabi.policy.verdict import Grants, Verdict
-from tabi.server.races import Race, entrants
+from tabi.server.races import Race
 from tabi.server.session import Session
 
 __all__ = ["Route", "find", "race", "seconds_for", "through"]
@@ -89,7 +90,12 @@ def seconds_for(session: Session, verdict: Verdict) -> float:
 
 
 async def through(
-    session: Session, target: Endpoint, route: Route, ask: Callable[[Way, Endpoint, chain.Reach], Steps[C]]
+    session: Session,
+    target: Endpoint,
+    route: Route,
+    ask: Callable[[Way, Endpoint, chain.Reach], Steps[C]],
+    *,
+    port: int | None = None,
 ) -> C:
     """Ask the upstreams of a route, the first that serves.
 
@@ -98,8 +104,10 @@ async def through(
         target: what is asked for.
         route: its way, which has upstreams.
         ask: makes the plan of asking one of them.
+        port: that they have to be trusted with; None: with every one.
 
     Raises:
+        DeniedError: none is trusted with that.
         TabiError: as `tabi.dial.ways.by_ways`.
     """
     server, upstreams = session.server, session.server.upstreams
@@ -110,7 +118,7 @@ async def through(
         return ask(way, asked, reach)
 
     plan = by_ways(
-        upstreams.ways(route.grants),
+        upstreams.ways(route.grants, port),
         target,
         route.addresses,
         ask=ask_one,
@@ -143,7 +151,8 @@ async def race(session: Session, target: Endpoint, route: Route) -> Connection:
     options = DirectOptions(timeout=unmet, prefer=prefer)
     reach = upstreams.reach(server.addresses, unmet)
     permitted: set[Address] = set()
-    running = Race(upstreams.hear)
+    destination = str(target)
+    running = Race(server.races, destination, upstreams.hear)
 
     def permit(address: Address) -> bool:
         if route.permit(address):
@@ -152,6 +161,7 @@ async def race(session: Session, target: Endpoint, route: Route) -> Connection:
 
     def ask(way: Way, asked: Endpoint) -> Steps[Connection]:
         session.notes.note_way(way.name, asked)
+        running.began(way)
         if way.hops:
             return chain.connect(way.hops, asked, reach=reach, timeout=unmet, prefer=prefer)
         return direct(asked, permit=permit, options=options)
@@ -159,13 +169,24 @@ async def race(session: Session, target: Endpoint, route: Route) -> Connection:
     def egress(address: Address) -> Address | str | None:
         return session.judgement.egress_to(address) if address in permitted else grants.egress
 
-    ways = entrants(upstreams.racers(grants), server.settings.race)
+    ways = upstreams.racers(grants, target.port, partial(server.races.rank, destination))
     plan = by_race(
-        ways, target, route.addresses, ask=ask, permit=permit, umpire=running, timeout=route.timeout
+        server.races.entrants(destination, ways),
+        target,
+        route.addresses,
+        ask=ask,
+        permit=permit,
+        umpire=running,
+        timeout=route.timeout,
     )
-    connection = await drive(
-        plan, resolver=server.resolver, client=session.key, egress=egress, on_wait=session.watch
-    )
+    try:
+        connection = await drive(
+            plan, resolver=server.resolver, client=session.key, egress=egress, on_wait=session.watch
+        )
+    except TabiError as error:
+        if not isinstance(error, DeniedError) and session.judgement.verdict is not None:
+            session.notes.note_verdict(session.judgement.verdict)  # not that about an address on the direct way
+        raise
     session.notes.note_way(running.winner, connection.remote)
     session.notes.lost = running.lost
     return connection

@@ -45,6 +45,7 @@ from tabi.server.legs import Leg, OwnLeg, SharedPort
 from tabi.server.limits import SessionLimits
 from tabi.server.line import LogFormat
 from tabi.server.outcome import Outcome
+from tabi.server.races import Races
 from tabi.server.record import Facts
 from tabi.server.session import Commands, Session, address_of
 from tabi.server.sharedtable import SharedTable
@@ -114,6 +115,7 @@ class Server:
         self.policy = policy
         self.commands = COMMANDS
         self.upstreams = Upstreams(upstreams)
+        self.races = Races(self.settings.race)
         self.lane = ExpressLane(self)
         wants_lane = _wants_lane() if lane is None else lane
         self._own_table = SharedTable.create(1) if wants_lane and counts is None else None
@@ -179,7 +181,7 @@ class Server:
             self.engine = self._accepting = make_lane_engine(workers=self._workers, spin=spin)
         self.engine.start()
         self.tunnels = Tunnels(self.engine)
-        self.endings = Endings(self.engine, self.tunnels, self.admission, self.limits, self.journal)
+        self.endings = Endings(self.engine, self.tunnels, self.admission, self.limits, self.journal, self.races)
         self.limits.start(self.engine, self.endings.take)
         if self._table is not None and self._accepting is not None:
             self.lane.open(self._accepting, self._table)
@@ -254,6 +256,7 @@ class Server:
         self.options_for = access
         if upstreams != self.upstreams.table:  # else it stays known which of them rest
             self.upstreams = Upstreams(upstreams)
+        self.races.replace(settings.race)
         self.admission.caps = settings.cap
         self.limits.replace(user_limits, rule_limits, settings.time, settings.tunnel)
         self.journal.replace(settings.log)

@@ -19,7 +19,7 @@ from tabi.dial.ways import Way
 from tabi.dial.wishes import Plan
 from tabi.errors import DeniedError, DialError, ProxyUnreachableError, TabiError
 from tabi.net.ports import is_own_address
-from tabi.policy.verdict import DIRECT, Grants
+from tabi.policy.verdict import DIRECT, Grants, is_trusted
 
 __all__ = ["Upstreams"]
 
@@ -47,7 +47,9 @@ class Upstreams:
         draw: Callable[[], float] | None = None,
     ) -> None:
         self.table = upstreams
-        self._ways = {one.name: Way(one.name, one.hops, one.weight, one.handicap) for one in upstreams.values()}
+        self._ways = {
+            one.name: Way(one.name, one.hops, one.weight, one.handicap, one.trust) for one in upstreams.values()
+        }
         self._cool_downs = {one.name: one.cool_down for one in upstreams.values()}
         self._resting: dict[str, float] = {}  # until when
         self._is_own = is_own
@@ -57,32 +59,51 @@ class Upstreams:
     def __bool__(self) -> bool:
         return bool(self._ways)
 
-    def ways(self, grants: Grants) -> tuple[Way, ...]:
+    def ways(self, grants: Grants, port: int | None) -> tuple[Way, ...]:
         """Give the upstreams that a rule names, as it picks them; those that rest come last, the most rested first.
 
+        Args:
+            grants: of the rule.
+            port: that they have to be trusted with; None: with every one.
+
         Raises:
             DialError: a reload has taken all of them away.
+            DeniedError: none is trusted with the port.
         """
-        known: Sequence[Way] = [self._ways[name] for name in grants.upstreams if name in self._ways]
+        known: Sequence[Way] = self._known(grants.upstreams, port)
         if grants.pick == "weight":
             known = by_weight(known, self._draw)
-        return self._rested_first(known, grants)
+        return self._rested_first(known)
 
-    def racers(self, grants: Grants) -> tuple[Way, ...]:
+    def racers(
+        self, grants: Grants, port: int, rank: Callable[[Sequence[Way]], Sequence[Way]]
+    ) -> tuple[Way, ...]:
         """Give the ways that a rule names for a race, the direct one as well; those that rest come last.
 
-        Raises:
-            DialError: a reload has taken all of them away.
-        """
-        known = [_DIRECTLY if name == DIRECT else self._ways.get(name) for name in grants.via]
-        return self._rested_first([way for way in known if way is not None], grants)
+        Args:
+            grants: of the rule.
+            port: that they have to be trusted with.
+            rank: puts those that do not rest into their order.
 
-    def _rested_first(self, ways: Iterable[Way], grants: Grants) -> tuple[Way, ...]:
+        Raises:
+            DialError, DeniedError: as `ways`.
+        """
+        return self._rested_first(rank(self._known(grants.via, port)))
+
+    def _known(self, names: Sequence[str], port: int | None) -> list[Way]:
+        known = [_DIRECTLY if name == DIRECT else self._ways.get(name) for name in names]
+        ways = [way for way in known if way is not None]
+        if not ways:
+            raise DialError(f"there is no upstream {', '.join(names)} any more")
+        trusted = [way for way in ways if is_trusted(way.trust, port)]
+        if not trusted:
+            what = "every port, as this takes" if port is None else f"port {port}"
+            raise DeniedError(f"no upstream of the rule is trusted with {what}: {', '.join(names)}")
+        return trusted
+
+    def _rested_first(self, ways: Iterable[Way]) -> tuple[Way, ...]:
         now = self._clock()
-        found = tuple(sorted(ways, key=lambda way: self._rest_of(way.name, now)))
-        if not found:
-            raise DialError(f"there is no upstream {', '.join(grants.via)} any more")
-        return found
+        return tuple(sorted(ways, key=lambda way: self._rest_of(way.name, now)))
 
     def hear(self, way: Way, error: TabiError | None) -> None:
         """Learn that a way has served (None), or why it should rest."""

@@ -343,6 +343,14 @@ def test_ways_that_race_are_told_and_what_the_direct_one_is_held_to(
     assert "via:" not in explain(capsys, via, "associate 203.0.113.9:53")
 
 
+def test_upstreams_that_are_not_trusted_with_the_port_are_told(capsys: pytest.CaptureFixture[str], via: str) -> None:
+    text = Path(via).read_text().replace('name = "office"\nurl', 'name = "office"\ntrust = "encrypted"\nurl', 1)
+    Path(via).write_text(text)
+    assert "not trusted with port 5432: office\n" in explain(capsys, via, "connect 203.0.113.9:5432")
+    assert "not trusted with every port: office\n" in explain(capsys, via, "bind 203.0.113.9:443")
+    assert "not trusted" not in explain(capsys, via, "connect 203.0.113.9:443")
+
+
 def test_datagrams_keep_to_the_way_of_their_association(
     capsys: pytest.CaptureFixture[str], via: str, names: dict[str, list[str]]
 ) -> None:

@@ -27,7 +27,7 @@ from tabi.policy.networks import PRIVATE, NetworkSet, PrivateNetworks
 from tabi.policy.rule import Rule
 from tabi.policy.rules import NOTHING_MATCHED, RULE_0, RuleList
 from tabi.policy.spans import Spans
-from tabi.policy.verdict import Context, Grants, Request, Verdict
+from tabi.policy.verdict import ALL_PORTS, Context, Grants, Request, Verdict, is_trusted
 from tabi.wire.socks5 import Command, Method
 from tabi.wire.version import Version
 
@@ -205,6 +205,14 @@ def test_what_does_not_race_goes_through_upstreams_unless_the_direct_way_is_the_
     assert Grants(via=("a", "direct", "b"), pick="race").upstreams == ("a", "b")
     assert Grants(via=("direct", "a"), pick="race").upstreams == ()
     assert Grants().upstreams == ()
+
+
+def test_upstream_is_trusted_with_its_ports_and_with_whatever_comes_only_if_with_all() -> None:
+    some = ((22, 22), (8000, 8999))
+    assert [port for port in (21, 22, 23, 7999, 8000, 8999, 9000) if is_trusted(some, port)] == [22, 8000, 8999]
+    assert not is_trusted(some, None)
+    assert is_trusted((*some, *ALL_PORTS), None)
+    assert is_trusted(ALL_PORTS, 0)
 
 
 def test_name_goes_to_an_upstream_only_where_no_address_of_it_could_be_refused() -> None:

@@ -5,7 +5,7 @@ from typing import Any, cast
 import pytest
 
 from tabi.addr import Address, socket_address
-from tabi.config.settings import Caps, LogSettings, TimeLimits
+from tabi.config.settings import Caps, LogSettings, RaceSettings, TimeLimits
 from tabi.relay.interface import Cause, Closer, End, Engine
 from tabi.relay.lane import Tail, pack_tail
 from tabi.server import endings
@@ -15,6 +15,7 @@ from tabi.server.endings import Endings
 from tabi.server.journal import Journal
 from tabi.server.limits import SessionLimits
 from tabi.server.outcome import relayed
+from tabi.server.races import Races
 from tabi.server.record import Facts
 from tabi.server.tunnels import Tunnels
 from unit.server.test_line import FACTS, format_line
@@ -33,12 +34,14 @@ class Stage:
         self.written: list[str] = []
         self.journal = Journal(self.written.append, LogSettings(**settings), settings.get("format", "text"))
         self.tunnels = Tunnels(cast(Engine, self))
+        self.races = Races(RaceSettings())
         self.endings = Endings(
             cast(Engine, self),
             self.tunnels,
             Admission(Caps(), self.counts),
             SessionLimits({}, self.counts, TimeLimits()),
             self.journal,
+            self.races,
         )
 
     def ends(self) -> list[End]:

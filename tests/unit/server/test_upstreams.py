@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from tabi.config.upstreams import Upstream
-from tabi.errors import DialError, ProxyUnreachableError
+from tabi.errors import DeniedError, DialError, ProxyUnreachableError
 from tabi.machine.url import parse_proxies
 from tabi.policy.verdict import Grants
 from tabi.server.upstreams import Upstreams
@@ -24,17 +24,17 @@ class Resting:
         self.upstreams = Upstreams(table, clock=lambda: self.now, draw=lambda: self.draws.pop(0))
 
     def order(self, *via: str) -> str:
-        return "".join(way.name for way in self.upstreams.ways(Grants(via=via or VIA)))
+        return "".join(way.name for way in self.upstreams.ways(Grants(via=via or VIA), 80))
 
     def order_by_chance(self, *draws: float) -> str:
         self.draws = [*draws]
-        return "".join(way.name for way in self.upstreams.ways(Grants(via=VIA, pick="weight")))
+        return "".join(way.name for way in self.upstreams.ways(Grants(via=VIA, pick="weight"), 80))
 
     def fails(self, name: str) -> None:
-        self.upstreams.hear(self.upstreams.ways(Grants(via=(name,)))[0], GONE)
+        self.upstreams.hear(self.upstreams.ways(Grants(via=(name,)), 80)[0], GONE)
 
     def serves(self, name: str) -> None:
-        self.upstreams.hear(self.upstreams.ways(Grants(via=(name,)))[0], None)
+        self.upstreams.hear(self.upstreams.ways(Grants(via=(name,)), 80)[0], None)
 
 
 def test_order_is_that_of_the_rule() -> None:
@@ -83,7 +83,7 @@ def test_order_by_weight_is_drawn_for_each_session_and_what_rests_is_last() -> N
 def test_draws_are_its_own_where_none_are_given() -> None:
     hops = parse_proxies("http://h.example")
     table = {"a": Upstream("a", hops, weight=0), "b": Upstream("b", hops, weight=1)}
-    assert [way.name for way in Upstreams(table).ways(Grants(via=("a", "b"), pick="weight"))] == ["b", "a"]
+    assert [way.name for way in Upstreams(table).ways(Grants(via=("a", "b"), pick="weight"), 80)] == ["b", "a"]
 
 
 def test_failure_and_recovery_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
@@ -105,6 +105,33 @@ def test_upstream_that_is_there_no_more_is_left_out() -> None:
     assert resting.order("a", "x") == "a"
     with pytest.raises(DialError, match="there is no upstream x any more"):
         resting.order("x")
+
+
+def test_ways_of_a_race_are_ranked_and_what_rests_is_last() -> None:
+    resting = Resting()
+    grants = Grants(via=("direct", *VIA, "x"), pick="race")
+
+    def order() -> list[str]:
+        return [way.name for way in resting.upstreams.racers(grants, 80, lambda ways: ways[::-1])]
+
+    assert order() == ["c", "b", "a", "direct"]
+    resting.fails("c")
+    assert order() == ["b", "a", "direct", "c"]
+    assert resting.upstreams.racers(grants, 80, tuple)[0].hops == ()
+
+
+def test_upstream_is_asked_only_for_ports_that_it_is_trusted_with() -> None:
+    hops = parse_proxies("http://h.example")
+    table = {"free": Upstream("free", hops, trust=((443, 443), (8000, 8999))), "own": Upstream("own", hops)}
+    upstreams = Upstreams(table)
+    both = Grants(via=("free", "own"))
+    for port, names in ((443, ["free", "own"]), (8500, ["free", "own"]), (80, ["own"]), (None, ["own"])):
+        assert [way.name for way in upstreams.ways(both, port)] == names
+    assert [way.name for way in upstreams.racers(Grants(via=("free", "direct")), 80, tuple)] == ["direct"]
+    with pytest.raises(DeniedError, match="trusted with port 80: free"):
+        upstreams.ways(Grants(via=("free",)), 80)
+    with pytest.raises(DeniedError, match="trusted with every port, as this takes: free"):
+        upstreams.ways(Grants(via=("free",)), None)
 
 
 def test_none_is_false() -> None:
