@@ -27,6 +27,7 @@ from tabi.wrap.names import Names
 
 V4, V6 = "203.0.113.7", "2001:db8::7"
 USER_TIMEOUT = 18  # TCP_USER_TIMEOUT, linux/tcp.h
+RECVERR4, RECVERR6 = (socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)  # linux/in.h, linux/in6.h
 
 
 @contextmanager
@@ -166,6 +167,19 @@ def test_no_proxy_is_asked_for_an_address_of_ours(lab: Lab, host: str) -> None:
         until(lambda: running.decisions, "it to be over")
         assert running.decisions[0].answer is NO_HOST
         assert not running.proxy.asked
+
+
+@pytest.mark.parametrize(("host", "option"), [(V4, RECVERR4), (V6, RECVERR6)])
+def test_an_error_wakes_nobody_before_the_connect_has_ended(lab: Lab, host: str, option: tuple[int, int]) -> None:
+    """A message that is queued at the socket would do so (see tabi.wrap.packets): with IPv6 where that is asked for."""
+    with gating(lab) as running, program_socket(lab, host) as sock:
+        sock.setsockopt(*option, 1)
+        running.proxy.answer(4)
+        begin(sock, host, 80)
+        assert outcome(sock) == errno.EHOSTUNREACH
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.recvmsg(1, 512, socket.MSG_ERRQUEUE)
 
 
 def test_news_of_an_unreachable_target_is_delayed_where_that_is_wanted(lab: Lab) -> None:

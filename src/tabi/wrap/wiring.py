@@ -7,6 +7,7 @@ socket there can have the very address that the program wanted to reach, and the
 import errno
 import socket
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 from typing import Final
 
 from tabi.wrap import linux, netlink, nft
@@ -15,7 +16,7 @@ from tabi.wrap.netlink import Netlink
 
 __all__ = [
     "GATE4", "GATE6", "GATE_LINK", "NAMES_PORT", "PROGRAM4", "PROGRAM6", "PROGRAM_LINK", "close_gate", "filter_gate",
-    "has_ipv6", "open_sockets", "transparent", "wire_gate", "wire_program",
+    "has_ipv6", "limit_first_buffers", "open_sockets", "transparent", "wire_gate", "wire_program",
 ]  # fmt: skip
 
 GATE_LINK: Final = "e1"
@@ -34,6 +35,7 @@ _LOOPBACK: Final = 1  # the link that each namespace has from its beginning
 _CATCH: Final = 9  # discard, RFC 863: where tproxy sends what it catches; any port would do
 _BACKLOG: Final = 4096
 _NAMES_BACKLOG: Final = 128
+_BORN_WITH: Final = 131_072  # bytes of a TCP socket's receive buffer, as the kernel has it if nobody changes that
 _BUFFER: Final = 1 << 20  # bytes of datagrams or SYNs that may wait; the kernel gives what rmem_max allows
 _ETH_P_ALL: Final = 3
 _IP_HDRINCL: Final = 3  # linux/in.h
@@ -84,6 +86,21 @@ def wire_program() -> None:
         kernel.ask(netlink.default_route(index, GATE4))
         if has_ipv6():
             kernel.ask(netlink.default_route(index, GATE6))
+    limit_first_buffers()
+
+
+def limit_first_buffers() -> None:
+    """Have TCP sockets of this namespace begin with no larger receive buffers than usual; they grow as they always do.
+
+    With larger ones a program might be woken by an error before its connect has ended (see `tabi.wrap.packets`).
+    """
+    path = Path("/proc/sys/net/ipv4/tcp_rmem")
+    try:
+        least, first, most = map(int, path.read_text().split())
+        if first > _BORN_WITH:
+            path.write_text(f"{least} {_BORN_WITH} {most}")
+    except OSError:  # /proc/sys is read-only in some containers; then it is as rare as on any network
+        pass
 
 
 def _join(
