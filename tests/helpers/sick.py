@@ -81,8 +81,6 @@ class Sick:
         wanted = 2 if self.login and not (self.let_in and "login-remembered" in self.faults) else 0
         if wanted not in methods:
             sock.sendall(b"\x05\xff" + (bytes(8) if "long-refusal" in self.faults else b""))
-            if "holds-refusal" in self.faults:
-                sock.recv(1)
             return False
         sock.sendall(bytes((5, wanted)))
         return not wanted or self._log_in(sock)
@@ -167,8 +165,6 @@ class Sick:
             reply = 1
         if "closes-refused" not in self.faults:
             sock.sendall(bytes((5, reply, 0, 1)) + bytes(6))
-        if "holds-refused" in self.faults:
-            sock.recv(1)
 
     def _bound(self, outbound: socket.socket, host: str, port: int) -> bytes:
         where: tuple[str, int] = outbound.getsockname()[:2]
@@ -259,9 +255,8 @@ class Association:
         with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
             self.out = {4: stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))}
             self.out[4].bind(("127.0.0.1", 0))
-            if "udp-no-ipv6" not in self.faults:
-                self.out[6] = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
-                self.out[6].bind(("::1", 0))
+            self.out[6] = stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
+            self.out[6].bind(("::1", 0))
             for sock in (self.control, self.relay, *self.out.values()):
                 selector.register(sock, selectors.EVENT_READ)
             end = time.monotonic() + PATIENCE
@@ -313,9 +308,8 @@ class Association:
         sock = self.out.get(6 if ":" in where else 4)
         if not where or not port or sock is None:
             return False
-        if data[end:] or "udp-no-empty" not in self.faults:
-            self.asked.add((where, port))
-            sock.sendto(data[end:], (where, port))
+        self.asked.add((where, port))
+        sock.sendto(data[end:], (where, port))
         return True
 
 

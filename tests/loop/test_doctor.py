@@ -18,6 +18,7 @@ from helpers.sick import LOGIN, sick
 from helpers.targets import closed_port
 from helpers.waiting import PATIENCE
 from tabi.addr import Endpoint
+from tabi.cli.main import main
 from tabi.client.doctor.binding import is_here
 from tabi.client.doctor.finding import Result, Verdict
 from tabi.client.doctor.idle import watch
@@ -339,10 +340,11 @@ def test_the_command_says_by_its_exit_code_what_it_found() -> None:
     assert [one["name"] for one in json.loads(bad.stdout)["findings"] if one["verdict"] == "wrong"] == ["bound-address"]
 
 
-def test_the_command_says_that_nobody_is_there() -> None:
-    done = doctor(f"socks5h://127.0.0.1:{closed_port()}")
-    assert (done.returncode, done.stdout) == (3, "")
-    assert "refused" in done.stderr.lower()
+def test_the_command_says_that_nobody_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", f"socks5h://127.0.0.1:{closed_port()}"]) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "refused" in said.err.lower()
 
 
 @pytest.mark.parametrize(
@@ -350,7 +352,10 @@ def test_the_command_says_that_nobody_is_there() -> None:
     [["ftp://127.0.0.1"], ["socks5h://127.0.0.1", "--timeout", "0"], ["socks5h://127.0.0.1", "--target", "nowhere"],
      ["socks5h://127.0.0.1", "--expect", "127.0.0.1:9=no"], ["socks5h://127.0.0.1", "--idle", "-1"], ["@/nonexistent"]],
 )  # fmt: skip
-def test_the_command_says_what_is_wrong_with_its_arguments(wrong: list[str]) -> None:
-    done = doctor(*wrong)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("tabi: ")
+def test_the_command_says_what_is_wrong_with_its_arguments(
+    wrong: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["doctor", *wrong]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("tabi: ")
