@@ -16,7 +16,8 @@ _MODULES = ("associate", "legs", "server", "session", "notes")  # of tabi.server
 class HeldClock:
     """A clock that stands still unless the test moves it, for the server, its loop and its engine; make it before them.
 
-    However long the machine is busy with something else, nothing is over before the test says so.
+    However long the machine is busy with something else, nothing is over before the test says so; of a name's addresses
+    the next is tried only when one has failed.
 
     Args:
         monkeypatch: takes it back at the end of the test.

@@ -136,7 +136,8 @@ def by_address(**sessions: int) -> Policy:
     return judge
 
 
-def test_the_rule_of_the_address_that_is_connected_counts() -> None:
+def test_the_rule_of_the_address_that_is_connected_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    HeldClock(monkeypatch)
     names = NameService({"both.test": ("::1", "127.0.0.1")})
     with target() as (_, port), serving(policy=by_address(v6=1)) as running:
         names.serve(running)
@@ -171,7 +172,8 @@ def test_an_association_belongs_to_the_first_rule_that_may_allow_its_datagrams()
         assert running.line(why="limit:rule-sessions")["rule"] == "one"
 
 
-def test_a_name_all_of_whose_addresses_have_no_room_is_refused_by_that_limit() -> None:
+def test_a_name_all_of_whose_addresses_have_no_room_is_refused_by_that_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    HeldClock(monkeypatch)
     names = NameService({"both.test": ("::1", "127.0.0.1")})
     with target() as (_, port), serving(policy=by_address(v4=1, v6=1)) as running:
         names.serve(running)

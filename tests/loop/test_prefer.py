@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from helpers.clocks import HeldClock
 from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.socks import connect5, read_all
@@ -20,6 +21,12 @@ def port() -> Iterator[int]:
     """Run a target on both loopback addresses, which tells the one that it was reached at, and give its port."""
     with target(tell_where) as (_, found), target(tell_where, host="::1", port=found):
         yield found
+
+
+@pytest.fixture(autouse=True)
+def held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no family be tried only because the other takes long."""
+    HeldClock(monkeypatch)
 
 
 def tell_where(sock: socket.socket) -> None:
