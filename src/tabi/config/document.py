@@ -234,6 +234,8 @@ def _near_key(table: Table, name: str) -> list[str]:
     other = _OTHER_WORDS.get(name.lower(), "")
     if other in known or (not table.name and "." in other):
         return [other]
+    if name not in _OF_MANY and any(one.key(name) for one in TABLES.values()):  # it is another table's
+        return []
     return difflib.get_close_matches(name.lower(), known, 1, _NEAR)
 
 

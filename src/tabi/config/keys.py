@@ -336,7 +336,7 @@ def _knobs(*, of_rule: bool) -> tuple[Key, ...]:
             name="send_buffer",
             kind=knobs.size,
             default=default("send_buffer", "0"),
-            example='"256 KiB"',
+            example='"128 KiB"',
             help="What the kernel keeps for each socket until its peer has acknowledged it, in place of a size that "
             "grows as needed. The kernel doubles the number, for its own part, and gives no more than twice "
             "`/proc/sys/net/core/wmem_max`.",
@@ -345,7 +345,7 @@ def _knobs(*, of_rule: bool) -> tuple[Key, ...]:
             name="receive_buffer",
             kind=knobs.size,
             default=default("receive_buffer", "0"),
-            example='"256 KiB"',
+            example='"128 KiB"',
             help="What the kernel takes from each peer before we have read it, likewise; see "
             "`/proc/sys/net/core/rmem_max`.",
         ),
