@@ -80,8 +80,8 @@ async def drive(
     """Carry `plan` out and return its result, a connection or several; their handles are now the caller's sockets.
 
     A handle is a non-blocking socket. However it ends, by connection, error or cancellation, nothing else is left:
-    every other socket is closed, no timer, reader, writer or look-up stays. Where it was cancelled they are reset:
-    whoever was reached just then must not take that for the end of a connection that was good.
+    every other socket is closed, no timer, reader, writer or look-up stays. Where it was cancelled, a socket
+    that is connected without the plan having been told is reset: its peer must not take a cut for an end.
 
     Args:
         plan: a fresh plan.
@@ -185,9 +185,11 @@ class _Driver:
         kept = [one.handle for one in results if isinstance(one, Connection)]
         for give_up in self._under_way.values():
             give_up()
+        if self._begun is not None:
+            self._drop(self._begun.sock)
         for sock in self._sockets:
             if sock not in kept:
-                self._end(sock)
+                sock.close()
 
     def _tell(self, fact: Fact | BaseException) -> None:
         self._facts.append(fact)
@@ -287,9 +289,6 @@ class _Driver:
             return
         self._loop.remove_writer(sock.fileno())
         self._sockets.discard(sock)
-        self._end(sock)
-
-    def _end(self, sock: socket.socket) -> None:
         if self.is_cut:
             reset(sock)
         else:
