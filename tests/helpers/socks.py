@@ -40,6 +40,17 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
     return data
 
 
+def heard_before_the_end(sock: socket.socket) -> bytes:
+    """Read to the end, be it a reset: of who was cut off, or gone before it knew that it was connected."""
+    data = b""
+    try:
+        while more := sock.recv(65536):
+            data += more
+    except ConnectionResetError:
+        pass
+    return data
+
+
 def read_all(sock: socket.socket) -> bytes:
     """Read to the end of the stream."""
     data = b""

@@ -253,6 +253,17 @@ def test_what_cannot_be_said_is_a_value_error(name: str, trust: Trust) -> None:
         LIBRARIES[name].fetch(["http://[::1]:9/"], "socks4a://127.0.0.1:1", trust, PATIENCE)
 
 
+def test_where_connections_come_from_is_not_for_the_library_to_say(server: Running) -> None:
+    async def by_aiohttp_from(address: tuple[str, int]) -> None:
+        our_aiohttp.ProxyConnector(proxy_of(server), local_addr=address)
+
+    with pytest.raises(UsageError, match="local_addr"):
+        asyncio.run(by_aiohttp_from(("127.0.0.2", 0)))
+    with pytest.raises(UsageError, match="source_address"):
+        with our_urllib3.ProxyPoolManager(proxy_of(server), source_address=("127.0.0.2", 0)) as http:
+            http.request("GET", "http://site.example/")
+
+
 def test_connections_end_with_their_client(library: Library, server: Running, trust: Trust) -> None:
     over = threading.Event()
 

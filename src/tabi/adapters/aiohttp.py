@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from tabi.adapters.needs import Needs
 from tabi.aio import open_socket
+from tabi.errors import UsageError
 from tabi.machine.url import ProxyLike, parse_proxies
 
 with Needs("aiohttp"):
@@ -38,6 +39,8 @@ class ProxyConnector(aiohttp.TCPConnector):
 
     def __init__(self, proxy: ProxyLike, **options: Any) -> None:  # Any: TCPConnector's
         self._hops = parse_proxies(proxy)
+        if options.get("local_addr") is not None:
+            raise UsageError("local_addr: the connection to a proxy comes from where the kernel says")
         super().__init__(resolver=_Names(), use_dns_cache=False, socket_factory=_refuse, **options)
 
     async def _wrap_create_connection(

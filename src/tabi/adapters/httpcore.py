@@ -203,7 +203,9 @@ class _Stream:
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with _told_as(self._core, "WriteTimeout", "WriteError"):
             self._sock.settimeout(timeout)
-            self._sock.sendall(buffer)
+            rest = memoryview(buffer)
+            while rest:  # the limit is for each step, as httpcore has it; that of sendall is for all of them
+                rest = rest[self._sock.send(rest) :]
 
     def close(self) -> None:
         self._sock.close()

@@ -37,6 +37,7 @@ from tabi.dial.wishes import (
 from tabi.errors import Stage, TabiError
 from tabi.machine.url import ProxyLike
 from tabi.net.errno_map import dial_error
+from tabi.net.linger import reset
 from tabi.net.system_names import addresses_of
 
 with Needs("trio"):
@@ -76,8 +77,8 @@ async def open_socket(
 async def drive(plan: Steps[T]) -> T:
     """Carry `plan` out and return its result; a connection's ``handle`` is a non-blocking socket, now the caller's.
 
-    The twin of `tabi.net.driver.drive`: each wish is a task of one nursery. However it ends, by cancellation as well,
-    nothing else is left open.
+    The twin of `tabi.net.driver.drive`: each wish is a task of one nursery. However it ends nothing else is left open;
+    where it was cancelled, sockets are reset.
 
     Raises:
         TabiError: what the plan raises.
@@ -94,6 +95,7 @@ async def drive(plan: Steps[T]) -> T:
             nursery.cancel_scope.cancel()
     except BaseException:
         outcome.clear()
+        driver.is_cut = True
         raise
     finally:
         plan.close()
@@ -123,6 +125,7 @@ class _Driver:
         self._facts: deque[Fact] = deque()
         self._news = trio.Event()
         self._sockets: set[PlainSocket] = set()
+        self.is_cut = False
 
     def take(self, wish: Wish, nursery: trio.Nursery) -> None:
         if isinstance(wish, Cancel):
@@ -151,7 +154,7 @@ class _Driver:
         kept = [one.handle for one in results if isinstance(one, Connection)]
         for sock in self._sockets:
             if sock not in kept:
-                sock.close()
+                (reset if self.is_cut else PlainSocket.close)(sock)
 
     async def _carry_out(self, wish: Cancellable, scope: trio.CancelScope) -> None:
         with scope:
