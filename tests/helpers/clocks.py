@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -30,7 +31,7 @@ class HeldClock:
             monkeypatch.setattr(f"tabi.server.{name}.time", self)
         monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda _loop: self.monotonic())
         for make in ("make_engine", "make_lane_engine"):
-            monkeypatch.setattr(f"tabi.server.server.{make}", lambda *, workers: choose()(clock=self.monotonic))
+            monkeypatch.setattr(f"tabi.server.server.{make}", partial(choose(), clock=self.monotonic))
 
     def monotonic(self) -> float:
         """Stand for time.monotonic, and for the loop's clock, which is the same."""
