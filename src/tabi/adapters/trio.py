@@ -78,7 +78,7 @@ async def drive(plan: Steps[T]) -> T:
     """Carry `plan` out and return its result; a connection's ``handle`` is a non-blocking socket, now the caller's.
 
     The twin of `tabi.net.driver.drive`: each wish is a task of one nursery. However it ends nothing else is left open;
-    where it was cancelled, sockets are reset.
+    where it was cancelled, a socket that is connected without the plan having been told is reset.
 
     Raises:
         TabiError: what the plan raises.
@@ -125,6 +125,7 @@ class _Driver:
         self._facts: deque[Fact] = deque()
         self._news = trio.Event()
         self._sockets: set[PlainSocket] = set()
+        self._known: set[object] = set()  # to the plan
         self.is_cut = False
 
     def take(self, wish: Wish, nursery: trio.Nursery) -> None:
@@ -146,6 +147,8 @@ class _Driver:
                 await self._news.wait()
             fact = self._facts.popleft()
             if self._under_way.pop(fact.wish, None) is not None:
+                if isinstance(fact, Done) and isinstance(fact.value, Connection):
+                    self._known.add(fact.value.handle)
                 return fact
             # It was cancelled after it had come true.
 
@@ -154,7 +157,7 @@ class _Driver:
         kept = [one.handle for one in results if isinstance(one, Connection)]
         for sock in self._sockets:
             if sock not in kept:
-                (reset if self.is_cut else PlainSocket.close)(sock)
+                (reset if self.is_cut and sock not in self._known else PlainSocket.close)(sock)
 
     async def _carry_out(self, wish: Cancellable, scope: trio.CancelScope) -> None:
         with scope:
