@@ -157,7 +157,7 @@ def test_a_proxy_that_breaks_off_is_asked_again(lab: Lab) -> None:
         first.close()
         with serve_bind(listener, 4001):
             until(lambda: len(heard.places) == 2, "the proxy to listen again")
-        assert len(heard.losses) == 1
+            assert len(heard.losses) == 1, "the second one has not broken off"
 
 
 def test_the_proxy_listens_no_more_when_it_is_over(lab: Lab) -> None:
