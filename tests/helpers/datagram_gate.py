@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 
+import pytest
+
 from helpers.namespaces import Namespace
 from helpers.programs import need
 
@@ -75,7 +77,9 @@ def datagram_gate() -> Iterator[tuple[Namespace, Namespace]]:
         program.ip("-6", "route", "add", "default", "via", "fd00:5ec::1")
         for family in ("-4", "-6"):
             gate.ip(family, "route", "add", "local", "default", "dev", "lo", "table", "main")
-        subprocess.run(gate.command(nft, "-f", "-"), input=_RULES, text=True, check=True)
+        done = subprocess.run(gate.command(nft, "-f", "-"), check=False, input=_RULES, text=True, capture_output=True)
+        if done.returncode != 0:
+            pytest.skip(f"no datagram can be led to a transparent socket here: {done.stderr.strip()}")
         yield gate, program
 
 
@@ -142,8 +146,10 @@ class ScriptedRelays:
         self.url = ""
         self._server: asyncio.Server
         self._writers: set[asyncio.StreamWriter] = set()
+        self._others: set[asyncio.Task[object]] = set()
 
     async def __aenter__(self) -> "ScriptedRelays":
+        self._others = asyncio.all_tasks()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"socks5h://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
@@ -151,7 +157,7 @@ class ScriptedRelays:
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
         self.may_answer.set()
-        while self._writers:
+        while asyncio.all_tasks() - self._others:  # of connections, those included that are just being accepted
             for writer in self._writers:
                 writer.close()
             await asyncio.sleep(0)

@@ -61,7 +61,7 @@ class Stage:
         )  # fmt: skip
 
     async def _open(self) -> Associations:
-        return await associate(self._hops, resolver=self.resolver, seconds=10.0)
+        return await associate(self._hops, resolver=self.resolver, seconds=600.0)
 
     async def close(self) -> None:
         self.datagrams.close()
@@ -219,6 +219,22 @@ def test_proxy_that_is_not_there_or_cannot_has_them_refused(gate: DatagramGate, 
     run(main())
 
 
+def test_proxy_that_says_nothing_has_them_refused_in_the_end(
+    gate: DatagramGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tabi.wrap.datagrams._PATIENCE", 0.05)
+
+    async def main() -> None:
+        async with scripted(gate) as (at, proxy):
+            proxy.may_answer.clear()
+            with gate.socket() as sock:
+                await at.refused(sock, (LITERALS[4], 443))
+            assert len(at.refusals) == 1
+            assert proxy.relays == []
+
+    run(main())
+
+
 def test_what_no_proxy_can_be_asked_for_is_refused_here(gate: DatagramGate) -> None:
     async def main() -> None:
         async with scripted(gate) as (at, proxy):
@@ -364,7 +380,7 @@ def test_end_leaves_nothing(gate: DatagramGate) -> None:
                 await until(lambda: proxy.asked == 2)
                 at.datagrams.close()
                 proxy.may_answer.set()
-                await until(lambda: proxy.relays[0].is_over)
+                await until(lambda: len(proxy.relays) == 2 and all(relay.is_over for relay in proxy.relays))
                 assert len(at.datagrams) == 0
 
     run(main())

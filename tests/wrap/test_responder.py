@@ -73,7 +73,8 @@ class Stage:
 async def stage(
     host: str = "127.0.0.1", on_answer: OnAnswer = lambda _client, _answer: None, sndbuf: int = 0, **options: float
 ) -> AsyncIterator[Stage]:
-    made = Stage(host, on_answer, sndbuf, **options)
+    # Nobody is to be ended for silence where that is not what the test is about.
+    made = Stage(host, on_answer, sndbuf, **{"idle": 600.0, **options})
     try:
         yield made
     finally:

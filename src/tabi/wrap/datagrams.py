@@ -44,6 +44,7 @@ _LARGEST = {4: 65_507, 6: 65_527}  # bytes of data: 65,535 less the headers; IPv
 
 _AGAIN = 1.0  # seconds between two attempts for an association, where one has failed; meanwhile all is refused
 _MUCH_LATER = 60.0  # where the proxy has said that it relays no datagrams, or not for us
+_PATIENCE = 10.0  # seconds for an association: a resolver or a QUIC client gives a datagram no more
 _LASTING = frozenset({Reply.COMMAND_NOT_SUPPORTED, Reply.NOT_ALLOWED})
 
 _IP_ORIGDSTADDR, _IPV6_ORIGDSTADDR = 20, 74  # linux/in.h, linux/in6.h; the socket module has no names for them yet
@@ -84,7 +85,7 @@ async def associate(hops: Sequence[Hop], *, resolver: Asks, seconds: float) -> A
     Args:
         hops: the proxies.
         resolver: who looks up where they are.
-        seconds: for all of it.
+        seconds: for all of it; ten at most.
 
     Raises:
         UsageError: one speaks a protocol that has no datagrams, or there is none; nothing was sent.
@@ -92,6 +93,7 @@ async def associate(hops: Sequence[Hop], *, resolver: Asks, seconds: float) -> A
     """
     if not hops:
         raise UsageError("datagrams need a proxy")
+    seconds = min(seconds, _PATIENCE)
 
     def reach(endpoint: Endpoint) -> Plan:
         return direct(endpoint, permit=lambda _address: True, options=DirectOptions(timeout=seconds))
