@@ -14,13 +14,13 @@ from helpers.namespaces import Namespace, why_not
 from helpers.serving import allow_all, serving
 from helpers.targets import closed_port, datagram_echo
 from helpers.udp import header
-from tabi.addr import Name
+from tabi.addr import Endpoint, Name
 from tabi.errors import TabiError
 from tabi.machine.url import parse_proxies
 from tabi.net.associations import Associations
 from tabi.net.resolver import Resolver
 from tabi.net.tasks import settle
-from tabi.wrap.datagrams import Datagrams, associate
+from tabi.wrap.datagrams import Datagrams, Flow, associate
 from tabi.wrap.names import Names
 
 LITERALS = {4: "203.0.113.7", 6: "2001:db8::7"}
@@ -54,11 +54,17 @@ class Stage:
         self.gate = gate
         self.names = Names()
         self.refusals: list[TabiError] = []
+        self.flows: list[Flow] = []
         self.resolver = Resolver()
         self._hops = parse_proxies(urls)
         self.datagrams = Datagrams(
-            gate, self.names, self._open, on_refusal=self.refusals.append, **options  # type: ignore[arg-type]  # ints too
-        )  # fmt: skip
+            gate,
+            self.names,
+            self._open,
+            on_refusal=self.refusals.append,
+            on_end=self.flows.append,
+            **options,  # type: ignore[arg-type]  # ints too
+        )
 
     async def _open(self) -> Associations:
         return await associate(self._hops, resolver=self.resolver, seconds=600.0)
@@ -365,6 +371,24 @@ def test_datagrams_wait_for_the_proxy_in_bounds(gate: DatagramGate) -> None:
                 proxy.may_answer.set()
                 await until(lambda: proxy.relays and len(proxy.relays[0].received) == 64)
             assert proxy.asked == 1
+
+    run(main())
+
+
+def test_what_a_socket_has_sent_and_got_is_told_at_its_end(gate: DatagramGate) -> None:
+    async def main() -> None:
+        async with scripted(gate) as (at, proxy):
+            to = str(at.names.address_of(Name("one.test"), 4)), 53
+            with gate.socket() as sock:
+                for _ in range(2):
+                    await at.loop.sock_sendto(sock, b"ping", to)
+                await until(lambda: proxy.relays and len(proxy.relays[0].received) == 2)
+                proxy.relays[0].send(header(b"one.test", 53) + b"answer")
+                await at.receive(sock)
+                assert at.flows == []
+                at.datagrams.close()
+                source = Endpoint.parse(f"198.18.0.2:{sock.getsockname()[1]}")
+                assert at.flows == [Flow(source, (Endpoint(Name("one.test"), 53),), 2, 8, 1, 6)]
 
     run(main())
 

@@ -1,6 +1,7 @@
 """`tabi run` as users start it, through a tabi on loopback, by root and by an ordinary user."""
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -147,6 +148,18 @@ def test_a_refusal_of_the_target_is_the_programs_error(world: World) -> None:
         taken.bind(("127.0.0.1", 0))  # and does not listen
         _, out, _ = world.run(sys.executable, "-c", _ASK, NAME, str(taken.getsockname()[1]))
     assert out == "ECONNREFUSED\n"
+
+
+def test_a_trace_tells_of_names_and_connects(one_world: World) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        port = taken.getsockname()[1]
+        code, _, err = one_world.run(sys.executable, "-c", _ASK, NAME, str(port), options=["--trace", "--json"])
+    assert code == 0, err
+    told = [json.loads(line) for line in err.splitlines()]
+    assert {one["name"] for one in told if one["event"] == "name"} == {NAME}
+    connects = {(one["to"], one["verdict"]) for one in told if one["event"] == "connect"}
+    assert connects == {(f"{NAME}:{port}", "refused")}
 
 
 _DATAGRAM = """\

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from tabi.cli.main import Commands
     from tabi.machine.hop import Hop
     from tabi.wrap.description import Wanted
+    from tabi.wrap.trace import Trace
 
 __all__ = ["add_parser", "run"]
 
@@ -80,6 +81,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--delay-unreachable", metavar="SECONDS", type=float, default=0.0,
         help="keep from it so long that a target is unreachable, for programs that try addresses side by side",
     )  # fmt: skip
+    add(
+        "--trace", action="store_true",
+        help="tell on standard error of each name, connect, connection that is over and socket that sent datagrams",
+    )  # fmt: skip
+    add("--json", action="store_true", help="with --trace: each line is an object")
     add("--rules", metavar="FILE", help=argparse.SUPPRESS)
 
 
@@ -113,7 +119,18 @@ def _run(arguments: argparse.Namespace) -> int:
     hops = naming(_hops(arguments, is_needed=True))
     program = describe(wanted)
     logging.basicConfig(format="tabi: %(message)s")
-    return asyncio.run(run_program(program, hops, options))
+    return asyncio.run(run_program(program, hops, options, _trace(arguments)))
+
+
+def _trace(arguments: argparse.Namespace) -> "Trace | None":
+    from tabi.errors import UsageError
+    from tabi.wrap.trace import Trace
+
+    if arguments.trace:
+        return Trace(lambda line: print(line, file=sys.stderr, flush=True), as_json=arguments.json)
+    if arguments.json:
+        raise UsageError("--json is about the lines of --trace; give both")
+    return None
 
 
 def _wanted(arguments: argparse.Namespace) -> "Wanted":

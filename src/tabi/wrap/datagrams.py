@@ -30,13 +30,14 @@ from tabi.wrap import packets
 from tabi.wrap.lane import Lane
 from tabi.wrap.names import Names, is_reserved
 
-__all__ = ["IDLE", "MOST_SOURCES", "Datagrams", "OpenAssociations", "Sockets", "associate"]
+__all__ = ["IDLE", "MOST_SOURCES", "Datagrams", "Flow", "OpenAssociations", "Sockets", "associate"]
 
 IDLE = 60.0  # seconds; QUIC keeps a silent connection for 30 (RFC 9308 section 3.2)
 MOST_SOURCES = 1024  # sockets of the program at a time; the one that has been silent for longest gives way
 
 BATCH = 64  # datagrams per wake-up, so that others get their turn
 _SIZE = 65_536  # more than any datagram: none is ever cut
+_MOST_TARGETS = 8  # that are told of a flow, the first ones
 _MOST_LANES = 16  # associations of one socket: names that it speaks with at the same port
 _MOST_WAITING = 64  # datagrams while the proxy is asked for an association
 _MOST_BYTES = 262_144  # and bytes of them
@@ -57,6 +58,30 @@ OpenAssociations: TypeAlias = Callable[[], Awaitable[Associations]]
 """Asks the proxies for an association; raises TabiError."""
 OnRefusal: TypeAlias = Callable[[TabiError], None]
 """Is told why datagrams are refused from now on, and until the proxies are asked again."""
+
+
+class Flow(NamedTuple):
+    """What one socket of the program has sent and got, once it is over.
+
+    Args:
+        source: the program's end.
+        targets: where it has sent to, as the proxy was asked: the first eight.
+        sent: datagrams that it has sent; those that were lost or refused are among them.
+        up: bytes of data in these.
+        received: datagrams that it was given.
+        down: bytes of data in these.
+    """
+
+    source: Endpoint
+    targets: tuple[Endpoint, ...]
+    sent: int
+    up: int
+    received: int
+    down: int
+
+
+OnEnd: TypeAlias = Callable[[Flow], None]
+"""Is told of each flow that is over."""
 
 
 class Sockets(Protocol):
@@ -103,7 +128,7 @@ async def associate(hops: Sequence[Hop], *, resolver: Asks, seconds: float) -> A
     return Associations(bounds, None, asyncio.get_running_loop())
 
 
-def _ignore(_error: TabiError) -> None:
+def _ignore(_told: TabiError | Flow) -> None:
     """Tell nobody."""
 
 
@@ -121,6 +146,7 @@ class Datagrams:
         names: whose addresses become names again.
         open_associations: see `associate`.
         on_refusal: see `OnRefusal`.
+        on_end: see `OnEnd`.
         idle: seconds.
         most: sources at a time.
     """
@@ -132,6 +158,7 @@ class Datagrams:
         open_associations: OpenAssociations,
         *,
         on_refusal: OnRefusal = _ignore,
+        on_end: OnEnd = _ignore,
         idle: float = IDLE,
         most: int = MOST_SOURCES,
     ) -> None:
@@ -140,6 +167,7 @@ class Datagrams:
         self._sockets = sockets
         self._names = names
         self._on_refusal = on_refusal
+        self._on_end = on_end
         self._most = most
         self._refused_until = 0.0
         self._buffer = bytearray(_SIZE)
@@ -163,6 +191,8 @@ class Datagrams:
     def deliver(self, data: bytes, sender: Endpoint, to: "_Source") -> None:
         """Give the program a datagram of `sender`, which is an address."""
         self._used(to)
+        to.received += 1
+        to.down += len(data)
         if len(data) <= _LARGEST[_version(sender)]:
             self._send(packets.datagram(sender, to.endpoint, data), to.endpoint)
 
@@ -215,6 +245,7 @@ class Datagrams:
         self._silent.end(source)
         self._sources.pop(source.endpoint, None)
         source.close()
+        self._on_end(source.flow())
 
     def _send(self, packet: bytes, to: Endpoint) -> None:
         assert not isinstance(to.host, Name), "the program is at an address"
@@ -230,11 +261,21 @@ class _Source:
 
     def __init__(self, endpoint: Endpoint, datagrams: Datagrams) -> None:
         self.endpoint = endpoint
+        self.received = self.down = 0
+        self._sent = self._up = 0
+        self._targets: dict[Endpoint, None] = {}
         self._datagrams = datagrams
         self._paths: list[_Path] = []
 
+    def flow(self) -> Flow:
+        return Flow(self.endpoint, tuple(self._targets), self._sent, self._up, self.received, self.down)
+
     def send(self, one: _Waiting) -> None:
         assert not isinstance(one.to.host, Name), "datagrams come to addresses"
+        self._sent += 1
+        self._up += len(one.data)
+        if len(self._targets) < _MOST_TARGETS:
+            self._targets[one.target] = None
         for path in self._paths:
             if path.lane.takes(one.to.host, one.target.host, one.to.port):
                 break

@@ -22,6 +22,7 @@ from tabi.wrap.house import House, open_house
 from tabi.wrap.names import Names
 from tabi.wrap.program import Program
 from tabi.wrap.responder import Responder
+from tabi.wrap.trace import Trace
 
 __all__ = ["run_program"]
 
@@ -34,31 +35,35 @@ _IDLE: Final = 2.0  # seconds without a byte, after which what the program has l
 _DRAIN: Final = 30.0  # seconds that it is waited for at all
 
 
-async def run_program(program: Program, hops: Sequence[Hop], options: GateOptions) -> int:
+async def run_program(
+    program: Program, hops: Sequence[Hop], options: GateOptions, trace: Trace | None = None
+) -> int:
     """Run a program in a house of its own, and give its exit code (see `House.wait`).
 
     Args:
         program: to run.
         hops: the proxies, the nearest first; at least one.
         options: of the gate.
+        trace: is told all that goes on.
 
     Raises:
         HouseError: the house cannot be made, or has broken down. A program never runs without one.
     """
     house = await open_house(program)
     try:
-        return await _live(house, hops, options)
+        return await _live(house, hops, options, trace)
     finally:
         await house.close()
 
 
-async def _live(house: House, hops: Sequence[Hop], options: GateOptions) -> int:
+async def _live(house: House, hops: Sequence[Hop], options: GateOptions, trace: Trace | None) -> int:
     raise_descriptor_limit()  # not before: the program has what it was given
-    names, teller = Names(), _Teller()
+    names, trace = Names(), trace or Trace(_ignore)
+    teller = _Teller(trace)
     sockets = house.sockets
-    responder = Responder(names, sockets.names_udp, sockets.names_tcp)
+    responder = Responder(names, sockets.names_udp, sockets.names_tcp, on_answer=trace.answered)
     opening = partial(associate, hops, resolver=SystemResolver(), seconds=options.timeout)
-    datagrams = Datagrams(sockets, names, opening, on_refusal=teller.tell)
+    datagrams = Datagrams(sockets, names, opening, on_refusal=teller.refused, on_end=trace.flowed)
     try:
         async with Gate(sockets, hops, names, listen=house.listen, options=options, watcher=teller) as gate:
             with _signals(house):
@@ -71,20 +76,27 @@ async def _live(house: House, hops: Sequence[Hop], options: GateOptions) -> int:
         responder.close()
 
 
+def _ignore(_line: str) -> None:
+    """Nobody wants to know."""
+
+
 class _Teller(Watcher):
     """Hears of connections that end, and tells of troubles of the proxies, each once: the program is not told those."""
 
-    def __init__(self) -> None:
+    def __init__(self, trace: Trace | None = None) -> None:
+        self._trace = trace or Trace(_ignore)
         self._told: set[str] = set()
         self._one_ended = asyncio.Event()
 
     def decided(self, decided: Decided) -> None:
         """Tell why, where it is not the target's own doing."""
+        self._trace.decided(decided)
         if isinstance(decided.error, ProxyUnreachableError | ProxyAuthError | ProxyProtocolError):
             self.tell(decided.error)
 
     def ended(self, end: End) -> None:
         """Wake whoever drains."""
+        self._trace.ended(end)
         self._one_ended.set()
 
     async def drain(self, gate: Gate) -> None:
@@ -102,6 +114,11 @@ class _Teller(Watcher):
                     self._one_ended.clear()
         except TimeoutError:
             pass
+
+    def refused(self, error: TabiError) -> None:
+        """Tell why datagrams are refused."""
+        self._trace.refused(error)
+        self.tell(error)
 
     def tell(self, error: TabiError) -> None:
         """Tell an error, if that has not been done."""
