@@ -1,9 +1,10 @@
 """Targets for tests: small servers on loopback whose every part is told what to do."""
 
+import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from helpers.waiting import PATIENCE
 
@@ -84,6 +85,23 @@ def target(handler: Handler = echo, host: str = "127.0.0.1", port: int = 0) -> I
                 pass
         for thread in threads:
             thread.join(PATIENCE)
+
+
+@contextmanager
+def same_port(*hosts: str, handler: Handler = echo) -> Iterator[int]:
+    """Run targets at several addresses, all on one port, and yield it; who has it at one of them already keeps it."""
+    while True:
+        with ExitStack() as stack:
+            try:
+                _, port = stack.enter_context(target(handler, hosts[0]))
+                for host in hosts[1:]:
+                    stack.enter_context(target(handler, host, port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+                continue
+            yield port
+            return
 
 
 def accept(listener: socket.socket) -> socket.socket:

@@ -13,7 +13,7 @@ from helpers.clocks import HeldClock
 from helpers.dns import A, Dns, serving_dns
 from helpers.serving import LOOPBACK, Running, serving
 from helpers.socks import ask5, read_all, read_exactly, read_reply5
-from helpers.targets import target
+from helpers.targets import same_port, target
 from helpers.udp import Association, address_of, datagrams, drops, is_quiet, looked_up
 from tabi.config.load import load_text
 from tabi.machine.association import ROUTE_LIFETIME
@@ -77,7 +77,7 @@ def rebinding(monkeypatch: pytest.MonkeyPatch) -> Iterator[Rebinding]:
 @pytest.fixture
 def both() -> Iterator[int]:
     """Run a target outside and one inside, on one port."""
-    with target(host=OUTSIDE) as (_, port), target(host=INSIDE, port=port):
+    with same_port(OUTSIDE, INSIDE) as port:
         yield port
 
 

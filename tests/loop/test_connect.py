@@ -22,7 +22,7 @@ from helpers.socks import (
     request5,
     reset,
 )
-from helpers.targets import accept, banner, closed_port, target
+from helpers.targets import accept, banner, closed_port, same_port, target
 from helpers.tcp_table import dialling, full_backlog, unread
 from helpers.waiting import PATIENCE, until
 from loop.engine_helpers import PROBED, fill
@@ -101,7 +101,7 @@ def test_an_address_that_policy_refuses_is_struck_out_and_the_next_is_tried() ->
     def judge(request: Request, _context: Context) -> Verdict:
         return Verdict(allow=str(request.ip) != "127.0.0.1", rule="not there")
 
-    with serving(policy=judge) as server, target(host="127.0.0.2") as (_, port), target(port=port) as (_, _same):
+    with serving(policy=judge) as server, same_port("127.0.0.2", "127.0.0.1") as port:
         NameService({"both.test": ["127.0.0.1", "127.0.0.2"], "one.test": ["127.0.0.1"]}).serve(server)
         connect5(server.address, b"both.test", port).close()
         assert server.line(target=f"both.test:{port}")["to"] == f"127.0.0.2:{port}"

@@ -9,7 +9,7 @@ from helpers.clocks import HeldClock
 from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.socks import ask5, connect5, dial, echoes, read_all, read_exactly, read_reply5, request5
-from helpers.targets import target
+from helpers.targets import same_port, target
 from helpers.udp import Association, address_of, datagrams, drops, header, is_quiet, refused
 from helpers.waiting import until
 from tabi.addr import Name
@@ -139,16 +139,15 @@ def by_address(**sessions: int) -> Policy:
 def test_the_rule_of_the_address_that_is_connected_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     HeldClock(monkeypatch)
     names = NameService({"both.test": ("::1", "127.0.0.1")})
-    with target() as (_, port), serving(policy=by_address(v6=1)) as running:
+    with same_port("127.0.0.1", "::1") as port, serving(policy=by_address(v6=1)) as running:
         names.serve(running)
-        with socket.create_server(("::1", port), family=socket.AF_INET6):
-            first = connect5(running.address, b"both.test", port)
-            assert counted(running).count(b"rule v6") == 1
-            assert b"rule v4" not in counted(running)
-            second = connect5(running.address, b"both.test", port)  # v6 has no room, v4 has
-            assert b"rule v4" in counted(running)
-            first.close()
-            second.close()
+        first = connect5(running.address, b"both.test", port)
+        assert counted(running).count(b"rule v6") == 1
+        assert b"rule v4" not in counted(running)
+        second = connect5(running.address, b"both.test", port)  # v6 has no room, v4 has
+        assert b"rule v4" in counted(running)
+        first.close()
+        second.close()
         assert {running.line(rule="v4")["to"], running.line(rule="v6")["to"]} == {f"127.0.0.1:{port}", f"[::1]:{port}"}
         running.idle()
         assert counted(running) == []
@@ -175,24 +174,21 @@ def test_an_association_belongs_to_the_first_rule_that_may_allow_its_datagrams()
 def test_a_name_all_of_whose_addresses_have_no_room_is_refused_by_that_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     HeldClock(monkeypatch)
     names = NameService({"both.test": ("::1", "127.0.0.1")})
-    with target() as (_, port), serving(policy=by_address(v4=1, v6=1)) as running:
+    with same_port("127.0.0.1", "::1") as port, serving(policy=by_address(v4=1, v6=1)) as running:
         names.serve(running)
-        with socket.create_server(("::1", port), family=socket.AF_INET6):
-            held = [connect5(running.address, b"both.test", port) for _ in range(2)]
-            for command in (1, 2):
-                sock, reply, _, _ = ask5(running.address, command, b"both.test", port)
-                assert reply == 2
-                sock.close()
-            until(lambda: len(running.lines) == 2, "two refusals")
-            assert {line["why"] for line in running.lines} == {"limit:rule-sessions"}
-            for one in held:
-                one.close()
+        held = [connect5(running.address, b"both.test", port) for _ in range(2)]
+        for command in (1, 2):
+            sock, reply, _, _ = ask5(running.address, command, b"both.test", port)
+            assert reply == 2
+            sock.close()
+        until(lambda: len(running.lines) == 2, "two refusals")
+        assert {line["why"] for line in running.lines} == {"limit:rule-sessions"}
+        for one in held:
+            one.close()
 
 
 @pytest.mark.parametrize("whose", ["user", "rule"])
-def test_a_tunnel_ends_with_its_lifetime(
-    monkeypatch: pytest.MonkeyPatch, echo: tuple[str, int], whose: str
-) -> None:
+def test_a_tunnel_ends_with_its_lifetime(monkeypatch: pytest.MonkeyPatch, echo: tuple[str, int], whose: str) -> None:
     clock = HeldClock(monkeypatch)
     limits = {"lifetime": 100.0}
     policy = rule(**limits) if whose == "rule" else rule(lifetime=1e6)

@@ -10,7 +10,7 @@ from helpers.clocks import HeldClock
 from helpers.name_service import NameService
 from helpers.serving import Running, serving
 from helpers.socks import connect5, read_all
-from helpers.targets import target
+from helpers.targets import same_port, target
 from tabi.config.load import load_text
 
 TABLE = {"both.example": ["::1", "127.0.0.1"], "four.example": ["127.0.0.1"], "six.example": ["::1"]}
@@ -19,7 +19,7 @@ TABLE = {"both.example": ["::1", "127.0.0.1"], "four.example": ["127.0.0.1"], "s
 @pytest.fixture
 def port() -> Iterator[int]:
     """Run a target on both loopback addresses, which tells the one that it was reached at, and give its port."""
-    with target(tell_where) as (_, found), target(tell_where, host="::1", port=found):
+    with same_port("127.0.0.1", "::1", handler=tell_where) as found:
         yield found
 
 
