@@ -16,13 +16,15 @@ import pytest
 
 from helpers.name_service import NameService
 from helpers.programs import need
-from helpers.serving import Running, serving
+from helpers.serving import Running, allow_all, serving
 from helpers.waiting import PATIENCE, until
 from helpers.web import PAGE, Site, site
 from tabi import wrap
+from tabi.addr import Endpoint
 from tabi.errors import UsageError
 
-NAME = "secret.example"
+NAME = f"run-{os.getpid()}.example"  # nobody else on this host asks for it, whatever tests run beside this one
+DNS_NAME = b"".join(bytes((len(label),)) + label.encode() for label in NAME.split("."))  # RFC 1035 section 3.1
 NOWHERE = "203.0.113.7"  # a documentation address: nobody is asked for it but the proxy, who refuses
 _COMMAND = (sys.executable, "-m", "tabi", "run")
 _READY = "ready\n"
@@ -101,7 +103,7 @@ def test_curl_gets_a_page_by_a_name_that_only_the_proxy_knows(world: World) -> N
         packets = seen()
     assert (code, out, err) == (0, PAGE.decode(), "")
     world.proxy.line(target=f"{NAME}:{world.site.port}", reply=0)
-    assert [one for one in packets if b"\6secret\7example" in one] == []  # as DNS has it (RFC 1035 section 3.1)
+    assert [one for one in packets if DNS_NAME in one] == []
     assert [one for one in packets if is_of_the_gate(one)] == []
 
 
@@ -183,6 +185,40 @@ def test_a_datagram_goes_to_a_name_by_the_proxy_and_its_answer_comes_back(one_wo
             target.sendto(b"answer", relay)
             assert process.communicate(timeout=PATIENCE) == ("answer\n", "")
     one_world.proxy.line(command="udp_associate", up=8, down=6)
+
+
+_LISTENING = """\
+import socket
+with socket.create_server(("", 5000)) as server:
+    print("ready", flush=True)
+    sock, peer = server.accept()
+    with sock:
+        print(peer, flush=True)
+        sock.sendall(b"welcome")
+"""
+
+
+def test_what_the_program_listens_on_is_reached_through_the_proxy(one_world: World) -> None:
+    with serving(policy=allow_all) as proxy:
+        url = "socks5h://{}:{}".format(*proxy.address)
+        command = ("-x", url, "--inbound", "5000", "--", sys.executable, "-c", _LISTENING)
+        with one_world.start(*command) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            place = Endpoint.parse(process.stderr.readline().rpartition(" ")[2].strip())
+            assert process.stdout.readline() == _READY
+            with socket.create_connection((str(place.host), place.port), PATIENCE) as sock:
+                # A loopback address cannot be shown in another namespace: the gate stands for it.
+                assert process.stdout.readline().startswith("('198.18.0.1', ")
+                assert sock.recv(100) == b"welcome"
+
+
+def test_a_port_that_the_proxy_does_not_listen_for_is_125_and_runs_nothing(one_world: World, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    code, _, err = one_world.run("touch", str(marker), options=["--inbound", "5000"])
+    assert code == 125
+    assert one_world.url in err
+    assert not marker.exists()
 
 
 def test_a_program_is_what_it_would_be_without_us(world: World, tmp_path: Path) -> None:

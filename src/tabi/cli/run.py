@@ -86,6 +86,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="tell on standard error of each name, connect, connection that is over and socket that sent datagrams",
     )  # fmt: skip
     add("--json", action="store_true", help="with --trace: each line is an object")
+    add(
+        "--inbound", metavar="PORT", action="append", default=[],
+        help="have the proxy listen for this port of the program (BIND), and say where; may be given several times",
+    )  # fmt: skip
     add("--rules", metavar="FILE", help=argparse.SUPPRESS)
 
 
@@ -118,8 +122,10 @@ def _run(arguments: argparse.Namespace) -> int:
         return 0
     hops = naming(_hops(arguments, is_needed=True))
     program = describe(wanted)
+    inbound = [_port(text) for text in arguments.inbound]
     logging.basicConfig(format="tabi: %(message)s")
-    return asyncio.run(run_program(program, hops, options, _trace(arguments)))
+    logging.getLogger("tabi").setLevel(logging.INFO)
+    return asyncio.run(run_program(program, hops, options, _trace(arguments), inbound=inbound))
 
 
 def _trace(arguments: argparse.Namespace) -> "Trace | None":
@@ -165,6 +171,16 @@ def _domain(text: str) -> "Name":
     if not isinstance(domain, Name):
         raise UsageError(f"--search: {escape(text)} is no domain")
     return domain
+
+
+def _port(text: str) -> int:
+    from tabi.addr import parse_port
+    from tabi.errors import UsageError
+
+    port = parse_port(text)
+    if not port:
+        raise UsageError("--inbound: port 0 is none that a program listens on; write that which it does")
+    return port
 
 
 def _seconds(given: float) -> float:

@@ -25,6 +25,7 @@ def run(
     keep_sockets: bool = False,
     keep_proxy_env: bool = False,
     delay_unreachable: float = 0.0,
+    inbound: Sequence[int] = (),
 ) -> int:
     """Run a program so that all of its connections go through `proxy`, and wait for its end.
 
@@ -41,6 +42,7 @@ def run(
         keep_sockets: leave it the sockets of services that run outside, such as the session bus.
         keep_proxy_env: leave it the variables that name a proxy.
         delay_unreachable: seconds that it is kept from hearing that a target cannot be reached.
+        inbound: ports that it listens on, which the last proxy is to listen for (BIND); the log of ``tabi`` says where.
 
     Returns:
         its exit code; 128 and the number of the signal that killed it; 126 where it cannot be run, 127 where it is not
@@ -48,6 +50,7 @@ def run(
 
     Raises:
         UsageError: no proxy, or what was given cannot be used.
+        TabiError: the proxy does not listen for a port. The program was not run.
         HouseError: this host does not allow it; the text says what would help. The program was not run.
     """
     # Not above: the keeper, which has to be there soon, imports this package and none of these.
@@ -72,4 +75,5 @@ def run(
         keep_sockets=keep_sockets,
         keep_proxy_env=keep_proxy_env,
     )
-    return asyncio.run(run_program(describe(wanted), hops, GateOptions(delay_unreachable=delay_unreachable)))
+    options = GateOptions(delay_unreachable=delay_unreachable)
+    return asyncio.run(run_program(describe(wanted), hops, options, inbound=inbound))

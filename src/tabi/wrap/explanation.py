@@ -29,8 +29,8 @@ What is not:
   - Sockets of the file system that are not masked (an ssh agent, X11, Wayland, those of your own services) lead to
     programs outside, which have the host's network. So does AF_VSOCK, in a virtual machine.
   - Traffic of the kernel for file systems of the network (NFS, CIFS) that are mounted already.
-  - It has no local address that the world could connect to: servers in it are reached by nobody outside, and the
-    loopback of this host is not its own.
+  - It has no local address that the world could connect to: servers in it are reached by nobody outside, but by
+    --inbound through the proxy, and the loopback of this host is not its own.
   - How much it sends and when can be seen by whoever sees your connection to the proxy.
 """
 _OF_ROOT = """\

@@ -6,10 +6,11 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from typing import Final
 
+from tabi.addr import Endpoint
 from tabi.errors import ProxyAuthError, ProxyProtocolError, ProxyUnreachableError, TabiError
 from tabi.machine.hop import Hop
 from tabi.net.sockopts import raise_descriptor_limit
@@ -19,6 +20,7 @@ from tabi.wrap.datagrams import Datagrams, associate
 from tabi.wrap.gate import Gate, GateOptions, Watcher
 from tabi.wrap.held import Decided
 from tabi.wrap.house import House, open_house
+from tabi.wrap.inbound import Inbound
 from tabi.wrap.names import Names
 from tabi.wrap.program import Program
 from tabi.wrap.responder import Responder
@@ -36,7 +38,12 @@ _DRAIN: Final = 30.0  # seconds that it is waited for at all
 
 
 async def run_program(
-    program: Program, hops: Sequence[Hop], options: GateOptions, trace: Trace | None = None
+    program: Program,
+    hops: Sequence[Hop],
+    options: GateOptions,
+    trace: Trace | None = None,
+    *,
+    inbound: Sequence[int] = (),
 ) -> int:
     """Run a program in a house of its own, and give its exit code (see `House.wait`).
 
@@ -45,18 +52,22 @@ async def run_program(
         hops: the proxies, the nearest first; at least one.
         options: of the gate.
         trace: is told all that goes on.
+        inbound: ports of the program that are to be reached through the last proxy.
 
     Raises:
         HouseError: the house cannot be made, or has broken down. A program never runs without one.
+        TabiError: the proxy does not listen for a port; the program has not run.
     """
     house = await open_house(program)
     try:
-        return await _live(house, hops, options, trace)
+        return await _live(house, hops, options, trace, inbound)
     finally:
         await house.close()
 
 
-async def _live(house: House, hops: Sequence[Hop], options: GateOptions, trace: Trace | None) -> int:
+async def _live(
+    house: House, hops: Sequence[Hop], options: GateOptions, trace: Trace | None, inbound: Sequence[int]
+) -> int:
     raise_descriptor_limit()  # not before: the program has what it was given
     names, trace = Names(), trace or Trace(_ignore)
     teller = _Teller(trace)
@@ -66,9 +77,13 @@ async def _live(house: House, hops: Sequence[Hop], options: GateOptions, trace: 
     datagrams = Datagrams(sockets, names, opening, on_refusal=teller.refused, on_end=trace.flowed)
     try:
         async with Gate(sockets, hops, names, listen=house.listen, options=options, watcher=teller) as gate:
-            with _signals(house):
-                house.start()
-                code = await house.wait()
+            async with AsyncExitStack() as listening:
+                for port in inbound:
+                    reached = Inbound(hops, port, transparent=house.transparent, adopt=gate.adopt, watcher=teller)
+                    await listening.enter_async_context(reached)
+                with _signals(house):
+                    house.start()
+                    code = await house.wait()
             await teller.drain(gate)
             return code
     finally:
@@ -93,6 +108,19 @@ class _Teller(Watcher):
         self._trace.decided(decided)
         if isinstance(decided.error, ProxyUnreachableError | ProxyAuthError | ProxyProtocolError):
             self.tell(decided.error)
+
+    def listening(self, port: int, address: Endpoint) -> None:
+        """Tell where a port of the program can be reached."""
+        _log.info("port %d of the program is reached at %s", port, address)
+
+    def entered(self, port: int, peer: Endpoint, error: OSError | None) -> None:
+        """Tell of somebody whom the program did not let in."""
+        if error is not None:
+            _log.warning("%s was not let in at port %d: %s", peer, port, error.strerror or error)
+
+    def lost(self, port: int, error: TabiError) -> None:
+        """Tell that a port cannot be reached for now."""
+        self.tell(error)
 
     def ended(self, end: End) -> None:
         """Wake whoever drains."""
