@@ -4,6 +4,8 @@ import asyncio
 import pickle
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import ip_address
@@ -274,3 +276,10 @@ def test_connections_end_with_their_client(library: Library, server: Running, tr
     with target(serve) as (_, port):
         library.fetch([f"http://site.example:{port}/"], proxy_of(server), trust, PATIENCE)
         assert over.wait(PATIENCE)
+
+
+def test_a_urllib3_that_begins_its_connections_elsewhere_is_refused() -> None:
+    lines = "import urllib3.connection as c; del c.HTTPConnection._new_conn; import tabi.adapters.urllib3"
+    done = subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "would go around the proxy" in done.stderr

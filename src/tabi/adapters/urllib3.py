@@ -24,6 +24,9 @@ with Needs("urllib3"):
 
 __all__ = ["ProxyPoolManager"]
 
+if "_new_conn" not in vars(HTTPConnection):  # it is not public; what we override must be what is called
+    raise ImportError("this urllib3 begins its connections elsewhere, and they would go around the proxy")
+
 
 class ProxyPoolManager(PoolManager):
     """A PoolManager whose connections go through `proxy`.
