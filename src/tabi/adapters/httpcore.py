@@ -37,40 +37,40 @@ _BROKEN = (OSError, anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.
 class _Base:
     """What both transports share."""
 
-    client: ModuleType
-    core: ModuleType
+    _client: ModuleType
+    _core: ModuleType
 
-    def options(self, verify: ssl.SSLContext | bool, options: dict[str, Any]) -> dict[str, Any]:
-        return _LIMITS | {"ssl_context": self.client.create_ssl_context(verify=verify)} | options
+    def _options(self, verify: ssl.SSLContext | bool, options: dict[str, Any]) -> dict[str, Any]:
+        return _LIMITS | {"ssl_context": self._client.create_ssl_context(verify=verify)} | options
 
-    def asked(self, request: Any) -> Any:
+    def _asked(self, request: Any) -> Any:
         url = request.url
-        return self.core.Request(
+        return self._core.Request(
             method=request.method,
-            url=self.core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            url=self._core.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
             headers=request.headers.raw,
             content=request.stream,
             extensions=request.extensions,
         )
 
-    def answered(self, answer: Any, body: Any) -> Any:
-        return self.client.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
+    def _answered(self, answer: Any, body: Any) -> Any:
+        return self._client.Response(answer.status, headers=answer.headers, stream=body, extensions=answer.extensions)
 
 
 class Transport(_Base):
     """The blocking transport; see `tabi.adapters.httpx`."""
 
-    body: type["Body"]
+    _body: type["Body"]
 
     def __init__(self, proxy: ProxyLike, *, verify: ssl.SSLContext | bool = True, **options: Any) -> None:
-        backend = _Backend(self.core, parse_proxies(proxy))
-        self._pool = self.core.ConnectionPool(network_backend=backend, **self.options(verify, options))
+        backend = _Backend(self._core, parse_proxies(proxy))
+        self._pool = self._core.ConnectionPool(network_backend=backend, **self._options(verify, options))
 
     def handle_request(self, request: Any) -> Any:
         """Answer a request of a client."""
-        with _told_by(self.client, self.core, request):
-            answer = self._pool.handle_request(self.asked(request))
-        return self.answered(answer, self.body(self, answer.stream, request))
+        with _told_by(self._client, self._core, request):
+            answer = self._pool.handle_request(self._asked(request))
+        return self._answered(answer, self._body(self, answer.stream, request))
 
     def close(self) -> None:
         """Close all connections."""
@@ -80,17 +80,17 @@ class Transport(_Base):
 class AsyncTransport(_Base):
     """The asynchronous transport; see `tabi.adapters.httpx`."""
 
-    body: type["AsyncBody"]
+    _body: type["AsyncBody"]
 
     def __init__(self, proxy: ProxyLike, *, verify: ssl.SSLContext | bool = True, **options: Any) -> None:
-        backend = _AsyncBackend(self.core, parse_proxies(proxy))
-        self._pool = self.core.AsyncConnectionPool(network_backend=backend, **self.options(verify, options))
+        backend = _AsyncBackend(self._core, parse_proxies(proxy))
+        self._pool = self._core.AsyncConnectionPool(network_backend=backend, **self._options(verify, options))
 
     async def handle_async_request(self, request: Any) -> Any:
         """Answer a request of a client."""
-        with _told_by(self.client, self.core, request):
-            answer = await self._pool.handle_async_request(self.asked(request))
-        return self.answered(answer, self.body(self, answer.stream, request))
+        with _told_by(self._client, self._core, request):
+            answer = await self._pool.handle_async_request(self._asked(request))
+        return self._answered(answer, self._body(self, answer.stream, request))
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -106,7 +106,7 @@ class Body:
         self._request = request
 
     def __iter__(self) -> Iterator[bytes]:
-        with _told_by(self._transport.client, self._transport.core, self._request):
+        with _told_by(self._transport._client, self._transport._core, self._request):
             yield from self._stream
 
     def close(self) -> None:
@@ -123,7 +123,7 @@ class AsyncBody:
         self._request = request
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with _told_by(self._transport.client, self._transport.core, self._request):
+        with _told_by(self._transport._client, self._transport._core, self._request):
             async for data in self._stream:
                 yield data
 

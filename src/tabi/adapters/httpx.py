@@ -35,14 +35,14 @@ class ProxyTransport(shared.Transport, httpx.BaseTransport):
         options: as for httpcore.ConnectionPool: ``http2``, ``retries``, ``max_connections`` and so on.
     """
 
-    client = httpx
-    core = httpcore
-    body = _Body
+    _client = httpx
+    _core = httpcore
+    _body = _Body
 
 
 class AsyncProxyTransport(shared.AsyncTransport, httpx.AsyncBaseTransport):
     """The same for httpx.AsyncClient."""
 
-    client = httpx
-    core = httpcore
-    body = _AsyncBody
+    _client = httpx
+    _core = httpcore
+    _body = _AsyncBody

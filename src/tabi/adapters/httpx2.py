@@ -35,14 +35,14 @@ class ProxyTransport(shared.Transport, httpx2.BaseTransport):
         options: as for httpcore2.ConnectionPool: ``http2``, ``retries``, ``max_connections`` and so on.
     """
 
-    client = httpx2
-    core = httpcore2
-    body = _Body
+    _client = httpx2
+    _core = httpcore2
+    _body = _Body
 
 
 class AsyncProxyTransport(shared.AsyncTransport, httpx2.AsyncBaseTransport):
     """The same for httpx2.AsyncClient."""
 
-    client = httpx2
-    core = httpcore2
-    body = _AsyncBody
+    _client = httpx2
+    _core = httpcore2
+    _body = _AsyncBody

@@ -39,7 +39,8 @@ class ProxyAdapter(HTTPAdapter):
         options: as for HTTPAdapter.
     """
 
-    __attrs__ = [*HTTPAdapter.__attrs__, "_hops"]  # noqa: RUF012 - as requests has it;  # what a copy by pickle needs
+    # what a copy by pickle needs
+    __attrs__: list[str] = [*HTTPAdapter.__attrs__, "_hops"]  # noqa: RUF012 - as requests has it
 
     def __init__(self, proxy: ProxyLike, **options: Any) -> None:  # Any: HTTPAdapter's
         self._hops = parse_proxies(proxy)
@@ -47,7 +48,7 @@ class ProxyAdapter(HTTPAdapter):
 
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **options: Any) -> None:
         """Make the pool; called by HTTPAdapter."""
-        self.poolmanager = ProxyPoolManager(
+        self.poolmanager: ProxyPoolManager = ProxyPoolManager(
             self._hops, num_pools=connections, maxsize=maxsize, block=block, **options
         )
 

@@ -7,9 +7,9 @@
 """
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from tabi.adapters.needs import Needs
 from tabi.errors import UsageError
@@ -23,6 +23,8 @@ with Needs("urllib3"):
     from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 __all__ = ["ProxyPoolManager"]
+
+_Makers: TypeAlias = dict[str, Callable[..., HTTPConnectionPool]]
 
 if "_new_conn" not in vars(HTTPConnection):  # it is not public; what we override must be what is called
     raise ImportError("this urllib3 begins its connections elsewhere, and they would go around the proxy")
@@ -48,8 +50,9 @@ class ProxyPoolManager(PoolManager):
     ) -> None:
         super().__init__(num_pools, headers, **options)
         hops = parse_proxies(proxy)
-        pools = {"http": partial(_Pool, hops=hops), "https": partial(_SecurePool, hops=hops)}
-        self.pool_classes_by_scheme = pools  # type: ignore[assignment]  # they are called, and nothing else
+        self.pool_classes_by_scheme: _Makers = {  # type: ignore[assignment]  # they are called, and nothing else
+            "http": partial(_Pool, hops=hops), "https": partial(_SecurePool, hops=hops),
+        }  # fmt: skip
 
 
 class _Connection(HTTPConnection):

@@ -70,8 +70,8 @@ def host_entry(value: object) -> HostEntry:
     return _pattern(value)
 
 
-network = Kind('networks such as "10.0.0.0/8" or "2001:db8::/32", addresses, "@private", "@set"', network_entry)
-host = Kind(
+network: Kind = Kind('networks such as "10.0.0.0/8" or "2001:db8::/32", addresses, "@private", "@set"', network_entry)
+host: Kind = Kind(
     'names such as "www.example.org", "*.example.org" (all below it), "mail?.example.*"; networks; "@private", "@set"',
     host_entry,
 )

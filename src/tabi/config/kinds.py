@@ -101,8 +101,8 @@ def _yes(value: object) -> bool:
     return True
 
 
-flag = Kind("true or false", _flag)
-yes = Kind("true", _yes)
+flag: Kind = Kind("true or false", _flag)
+yes: Kind = Kind("true", _yes)
 
 
 def text(what: str, longest: int = 255, *, not_first: str = "") -> Kind:
@@ -217,7 +217,9 @@ def _bandwidth(value: object) -> int:
     return int(value)
 
 
-bandwidth = Kind('1 B/s to 1000 TB/s, such as "10 MB/s", "512 KiB/s", "100 Mbit/s"', _bandwidth, "bytes per second")
+bandwidth: Kind = Kind(
+    '1 B/s to 1000 TB/s, such as "10 MB/s", "512 KiB/s", "100 Mbit/s"', _bandwidth, "bytes per second"
+)
 
 _RATE = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*/\s*(s|min|h)")
 
@@ -237,8 +239,8 @@ def _rate_of(what: str, *, none: bool = False) -> Kind:
     return Kind(f'0.000001 to 1000000 per second, such as "5/s", "30/min", "100/h"{zero}', read, f"{what} per second")
 
 
-rate = _rate_of("sessions")
-dials = _rate_of("dials", none=True)
+rate: Kind = _rate_of("sessions")
+dials: Kind = _rate_of("dials", none=True)
 
 
 # addresses and ports
@@ -271,14 +273,14 @@ def _endpoint(value: object) -> Endpoint:
     return endpoint
 
 
-endpoint = Kind("ADDRESS:PORT, an IPv6 address in []", _endpoint)
+endpoint: Kind = Kind("ADDRESS:PORT, an IPv6 address in []", _endpoint)
 
 
 def _listener(value: object) -> Endpoint:
     return _endpoint(value)
 
 
-listener = Kind("one of those in listen", _listener)
+listener: Kind = Kind("one of those in listen", _listener)
 
 
 def _address(value: object) -> Address:
@@ -305,9 +307,9 @@ def _address6(value: object) -> IPv6Address:
     return host
 
 
-address = Kind("an IPv4 or IPv6 address", _address)
-address4 = Kind("an IPv4 address", _address4)
-address6 = Kind("an IPv6 address", _address6)
+address: Kind = Kind("an IPv4 or IPv6 address", _address)
+address4: Kind = Kind("an IPv4 address", _address4)
+address6: Kind = Kind("an IPv6 address", _address6)
 
 _INTERFACE = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ is 16 with the NUL; the rest are the kernel's own rules
 
@@ -323,7 +325,7 @@ def _egress(value: object) -> Address | str:
     raise WrongError("is neither an address nor an interface", 'write one, such as "192.0.2.1" or "eth1"')
 
 
-egress = Kind("an address of this host, or an interface", _egress)
+egress: Kind = Kind("an address of this host, or an interface", _egress)
 
 
 def _port_span(value: object, low: int) -> tuple[int, int]:
@@ -377,10 +379,10 @@ def _trust(value: object) -> tuple[tuple[int, int], ...]:
         raise
 
 
-trust = Kind('"all", "encrypted", 0 to 65535, or a range such as "8000-8999"', _trust)
+trust: Kind = Kind('"all", "encrypted", 0 to 65535, or a range such as "8000-8999"', _trust)
 
-port = Kind('0 to 65535, or a range such as "8000-8999"', _port)
-port_range = Kind('a range within 1 to 65535, such as "40000-40999"', _port_range)
+port: Kind = Kind('0 to 65535, or a range such as "8000-8999"', _port)
+port_range: Kind = Kind('a range within 1 to 65535, such as "40000-40999"', _port_range)
 
 
 # who
@@ -392,7 +394,7 @@ def _user_or_group(value: object) -> str:
     return value
 
 
-user_or_group = Kind('a user such as "alice", or a group such as "@staff"', _user_or_group)
+user_or_group: Kind = Kind('a user such as "alice", or a group such as "@staff"', _user_or_group)
 
 
 def _glob_text(value: object) -> str:
@@ -401,7 +403,7 @@ def _glob_text(value: object) -> str:
     return value
 
 
-glob_text = Kind('text; * and ? stand for any; "" is who claims nothing', _glob_text)
+glob_text: Kind = Kind('text; * and ? stand for any; "" is who claims nothing', _glob_text)
 
 
 def _plain(number: float) -> str:

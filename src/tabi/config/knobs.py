@@ -17,7 +17,9 @@ def _congestion(value: object) -> str:
     return value
 
 
-congestion = Kind('"auto", "system", or the name of a congestion control such as "cubic", "reno", "bbr"', _congestion)
+congestion: Kind = Kind(
+    '"auto", "system", or the name of a congestion control such as "cubic", "reno", "bbr"', _congestion
+)
 
 _SILENCE: Final = duration(1, 9 * 3600)  # MAX_TCP_KEEPIDLE is 32767 s
 
@@ -34,7 +36,7 @@ def _keepalive(value: object) -> int:
     return round(seconds)
 
 
-keepalive = Kind(f"false, or {_SILENCE.accepted}", _keepalive, _SILENCE.unit)
+keepalive: Kind = Kind(f"false, or {_SILENCE.accepted}", _keepalive, _SILENCE.unit)
 
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([kKMG]?)(i?)B")
 _POWERS: Final = {"": 0, "k": 1, "K": 1, "M": 2, "G": 3}
@@ -56,7 +58,7 @@ def _size(value: object) -> int:
     return int(value)
 
 
-size = Kind("4 KiB to 1 GiB, or 0 for what the kernel finds right", _size, "bytes")
+size: Kind = Kind("4 KiB to 1 GiB, or 0 for what the kernel finds right", _size, "bytes")
 
 
 def show_size(count: int) -> str:

@@ -73,4 +73,4 @@ def _proxy(value: object) -> Hop | UrlFile:
         raise WrongError("is no proxy URL", str(error)) from None
 
 
-proxy = Kind("SCHEME://[USER:PASSWORD@]HOST[:PORT], or @FILE for a file that holds it", _proxy)
+proxy: Kind = Kind("SCHEME://[USER:PASSWORD@]HOST[:PORT], or @FILE for a file that holds it", _proxy)

@@ -33,7 +33,7 @@ def _read(value: object) -> Spans:
     return Spans((*spans, *((0, end - WEEK) for _, end in spans))) & Spans([(0, WEEK)])
 
 
-week_time = Kind('times such as "Mon-Fri 08:00-18:00", "Sat, Sun", "22:00-06:00"', _read)
+week_time: Kind = Kind('times such as "Mon-Fri 08:00-18:00", "Sat, Sun", "22:00-06:00"', _read)
 
 
 def minute_of_week(text: str) -> int:

@@ -118,7 +118,7 @@ class Association:
         self.client = client
         self.client_port = declared_port or None  # port 0 declares nothing
         self.drops: Counter[Drop] = Counter()
-        self.forgotten = 0  # addresses that might answer and may not any more, pushed out by newer ones
+        self.forgotten: int = 0  # addresses that might answer and may not any more, pushed out by newer ones
         self._judge = judge
         self._full_cone = full_cone
         self._used = used

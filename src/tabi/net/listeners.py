@@ -113,7 +113,7 @@ class Acceptor:
         accepting: Accepting | None = None,
     ) -> None:
         self.listener = listener
-        self.endpoint = Endpoint.from_sockaddr(listener.getsockname())
+        self.endpoint: Endpoint = Endpoint.from_sockaddr(listener.getsockname())
         self._has_address = not isinstance(self.endpoint.host, Name) and not self.endpoint.host.is_unspecified
         self._on_accept = on_accept
         self._on_exhausted = on_exhausted

@@ -129,9 +129,9 @@ class Place:
     __slots__ = ("holder", "run", "state")
 
     def __init__(self, holder: Hashable, run: "Callable[[Place], None]") -> None:
-        self.holder = holder
-        self.run = run
-        self.state = _State.WAITING
+        self.holder: Hashable = holder
+        self.run: Callable[[Place], None] = run
+        self.state: _State = _State.WAITING
 
     @property
     def is_waiting(self) -> bool:

@@ -70,7 +70,7 @@ class RuleIndex:
         self._index_actions(rules)
 
     def _index_actions(self, rules: Sequence[Rule]) -> None:
-        self.allowing = mask(place for place, rule in enumerate(rules) if rule.allow)
+        self.allowing: int = mask(place for place, rule in enumerate(rules) if rule.allow)
         """The rules that allow."""
         self._literals = mask(place for place, rule in enumerate(rules) if rule.literals)
         self._auth = Table[Method | None](

@@ -30,7 +30,7 @@ class NameSet:
                 globs[pattern] = re.compile(glob(pattern))
             else:
                 self._plain.add(key)
-        self.globs = Globs(globs)
+        self.globs: Globs = Globs(globs)
         """Those that are neither exact nor suffixes."""
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class Globs:
     __slots__ = ("_chains", "_filed", "_sizes", "patterns")
 
     def __init__(self, patterns: Mapping[str, re.Pattern[str]]) -> None:
-        self.patterns = patterns
+        self.patterns: Mapping[str, re.Pattern[str]] = patterns
         bare = {pattern for pattern in patterns if "?" not in pattern and max(map(len, pattern.split("*"))) < _GRAM}
         self._chains = Chains(bare)
         grams = {pattern: _longest_grams(pattern) for pattern in patterns if pattern not in bare}

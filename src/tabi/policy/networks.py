@@ -122,7 +122,7 @@ class PrivateNetworks(NetworkSet):
     def __init__(self, own: Iterable[Address] = ()) -> None:
         super().__init__(ip_network(text) for text, _ in PRIVATE_NETWORKS)
         self._own = NetworkSet()
-        self.own = frozenset(address for address in own if address not in self)
+        self.own: frozenset[Address] = frozenset(address for address in own if address not in self)
         """Those of the server's addresses that are not private anyway."""
         self._own = NetworkSet(map(ip_network, self.own))
 

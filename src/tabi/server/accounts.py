@@ -78,7 +78,7 @@ class Table:
             require_argon2("there are users with argon2id passwords")
         strongest = max(hashes, key=lambda one: (one.cost, one.memory), default=None)
         # not the strongest itself: whoever named nobody and sent that user's password would show up as somebody
-        self.decoy = None if strongest is None else decoy(strongest)
+        self.decoy: Hash | None = None if strongest is None else decoy(strongest)
 
     @classmethod
     def of(cls, users: Iterable[User], generation: int = 0) -> Self:
@@ -203,7 +203,7 @@ class Accounts:
         compare: Callable[[Hash, bytes], bool] = matches,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.lockouts = lockouts or Lockouts()
+        self.lockouts: Lockouts = lockouts or Lockouts()
         self.believer: Believer | None = None
         self._table = table
         self._trusted = NetworkSet() if trusted is None else trusted

@@ -114,7 +114,7 @@ class Relay:
         self._down = 0
         self._ferry: Ferry | None = None
         self._forgotten = 0
-        self.association = Association(
+        self.association: Association = Association(
             client=address_of(session.client),
             judge=self._judge,
             declared_port=declared,

@@ -50,10 +50,11 @@ class ConfiguredServer:
         hashes: HashQueue | None = None,
         numbers: Iterator[int] | None = None,
     ) -> None:
-        configuration = self.configuration = prepared.configuration
+        configuration = prepared.configuration
+        self.configuration: Configuration = configuration
         trusted = configuration.settings.trusted
-        self.accounts = Accounts(prepared.accounts, trusted=trusted, lockouts=lockouts, queue=hashes)
-        self.server = Server(
+        self.accounts: Accounts = Accounts(prepared.accounts, trusted=trusted, lockouts=lockouts, queue=hashes)
+        self.server: Server = Server(
             configuration.settings,
             policy=Memory(configuration.rules),
             authenticator=self.accounts,

@@ -95,8 +95,8 @@ class Book:
         self._width = self._key_begins + (2 + _CLIENT + longest + 7) // 8  # with the size of each
         self._rows = shape.entries
         self._first = first
-        self.has_users = shape.users > 0
-        self.end = first + self._width * (self._rows + _WINDOW - 1)  # so that no window goes round
+        self.has_users: bool = shape.users > 0
+        self.end: int = first + self._width * (self._rows + _WINDOW - 1)  # so that no window goes round
 
     def find(self, key: Key) -> int | None:
         """Give the row of a key; None: it has none."""
@@ -193,6 +193,8 @@ class Failures:
     def __init__(self, memory: mmap.mmap, shape: Shape, descriptor: int = -1) -> None:
         self._descriptor = descriptor
         self._has_told = False
+        self.pairs: Book
+        self.clients: Book
         self.pairs, self.clients = _books(memoryview(memory), shape)
 
     @classmethod

@@ -36,10 +36,10 @@ class Job:
     __slots__ = ("begun", "client", "result", "work")
 
     def __init__(self, client: ClientKey, work: Callable[[], bool], result: asyncio.Future[bool | None]) -> None:
-        self.client = client
-        self.work = work
-        self.result = result
-        self.begun = False
+        self.client: ClientKey = client
+        self.work: Callable[[], bool] = work
+        self.result: asyncio.Future[bool | None] = result
+        self.begun: bool = False
 
 
 class HashQueue:

@@ -45,7 +45,7 @@ class Judgement:
         self._outdated = ""  # since when it is by rules that have been replaced
         self._granted: dict[Address, Verdict] = {}  # what allows each address that was judged
         self._limit_reached: LimitReachedError | None = None  # what refused the others
-        self.claims = Claims(limits)
+        self.claims: Claims = Claims(limits)
         self.verdict: Verdict | None = None  # what allows the session, as far as it is judged
         self.on_new_rules: Callable[[], None] | None = None
 

@@ -68,7 +68,7 @@ class OwnLeg:
         self._client = client
         self._loop = loop
         self._ferry: Ferry | None = None
-        self.bound = Endpoint.from_sockaddr(self._sock.getsockname())
+        self.bound: Endpoint = Endpoint.from_sockaddr(self._sock.getsockname())
 
     def start(self, on_datagram: OnDatagram) -> None:
         """Begin to deliver."""
@@ -134,7 +134,7 @@ class SharedPort:
     def __init__(self, local: Address, port: int, *, loop: asyncio.AbstractEventLoop) -> None:
         self._sock = open_datagram_socket(local, (port, port))
         self._loop = loop
-        self.bound = Endpoint.from_sockaddr(self._sock.getsockname())
+        self.bound: Endpoint = Endpoint.from_sockaddr(self._sock.getsockname())
         self._strangers = 0  # datagrams that were dropped and not told of yet
         self._last_stranger: Endpoint | None = None
         self._telling: asyncio.TimerHandle | None = None
@@ -225,8 +225,8 @@ class SharedLeg:
         self._on_datagram: OnDatagram | None = None
         self.client = client
         self.port = port
-        self.bound = shared.bound
-        self.settled = asyncio.Event()
+        self.bound: Endpoint = shared.bound
+        self.settled: asyncio.Event = asyncio.Event()
 
     def start(self, on_datagram: OnDatagram) -> None:
         """Begin to deliver."""

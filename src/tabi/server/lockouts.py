@@ -189,7 +189,8 @@ class Lockouts:
     """
 
     def __init__(self, rules: LockoutRules | None = None, failures: Failures | None = None) -> None:
-        self.rules = rules = rules or LockoutRules()
+        rules = rules or LockoutRules()
+        self.rules: LockoutRules = rules
         self._failures = failures or Failures.private(rules.shape)
         why = f"{rules.failures} failed logins of this user from this address"
         self._pairs = _Counts(rules, self._failures.pairs, rules.failures, why)

@@ -28,20 +28,20 @@ class Notes:
         self._requested = 0.0  # 0: not yet
         self._resolved = 0.0
         self._answered = 0.0
-        self.socks = ""
-        self.method = ""
+        self.socks: str = ""
+        self.method: str = ""
         self.user: bytes | None = None
         self.userid: bytes | None = None
-        self.command = ""
+        self.command: str = ""
         self.target: Endpoint | str = ""
         self.to: Endpoint | str = ""
-        self.verdict = ""
-        self.rule = ""
-        self.reply = -1
-        self.lifetime = ""
-        self.via = ""
-        self.lost = ""
-        self.resolve_by = ""
+        self.verdict: str = ""
+        self.rule: str = ""
+        self.reply: int = -1
+        self.lifetime: str = ""
+        self.via: str = ""
+        self.lost: str = ""
+        self.resolve_by: str = ""
         self.level: LogLevel = "info"
 
     @property

@@ -57,7 +57,7 @@ class CutShortError(TabiError):
     def __init__(self, outcome: Outcome, *, reply: Reply | None = None) -> None:
         super().__init__(outcome.why, reply=reply)
         self.outcome = outcome
-        self.has_reply = reply is not None
+        self.has_reply: bool = reply is not None
 
 
 def relayed(end: End, before: float, lifetime: str, note: str) -> Outcome:

@@ -35,7 +35,9 @@ class WorkerProcess:
         ours, theirs = Channel.pair()
         self.index = index
         self.channel = ours
-        self.started = time.monotonic()
+        self.started: float = time.monotonic()
+        self.process: subprocess.Popen[bytes]
+        self.pidfd: int
         with theirs:
             try:
                 self.process, self.pidfd = _start(theirs.fileno())
@@ -47,7 +49,7 @@ class WorkerProcess:
         self.answers: dict[int, asyncio.Future[list[Row]]] = {}
         self.has_now: frozenset[int] = frozenset()  # numbers of listeners
         self._will_have: frozenset[int] = frozenset()
-        self.ended = asyncio.Event()
+        self.ended: asyncio.Event = asyncio.Event()
         _ = spawn(self._listen(), name=f"worker {index}")
 
     async def _listen(self) -> None:

@@ -33,7 +33,7 @@ class Races:
 
     def __init__(self, settings: RaceSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.memory = Memory(settings.memory)
+        self.memory: Memory = Memory(settings.memory)
         self.replace(settings)
 
     def replace(self, settings: RaceSettings) -> None:

@@ -111,24 +111,24 @@ class Server:
         workers: int = 1,
         lane: bool | None = None,
     ) -> None:
-        self.settings = settings or Settings()
+        self.settings: Settings = settings or Settings()
         self.policy = policy
         self.commands = COMMANDS
-        self.upstreams = Upstreams(upstreams)
-        self.races = Races(self.settings.race)
-        self.lane = ExpressLane(self)
+        self.upstreams: Upstreams = Upstreams(upstreams)
+        self.races: Races = Races(self.settings.race)
+        self.lane: ExpressLane = ExpressLane(self)
         wants_lane = _wants_lane() if lane is None else lane
         self._own_table = SharedTable.create(1) if wants_lane and counts is None else None
         if counts is None:
             counts = LocalCounts() if self._own_table is None else self._own_table
         self._table = counts if wants_lane and isinstance(counts, SharedTable) else None
-        self.admission = Admission(self.settings.cap, counts)
-        self.limits = SessionLimits(user_limits, counts, self.settings.time, self.settings.tunnel)
+        self.admission: Admission = Admission(self.settings.cap, counts)
+        self.limits: SessionLimits = SessionLimits(user_limits, counts, self.settings.time, self.settings.tunnel)
         method = Method.USERPASS if authenticator else Method.NONE
         options = ServerOptions(methods=frozenset({method}), tor_resolve=self.settings.tor_resolve)
         self.options_for: Access = access or (lambda _listener, _client: options)
         self._authenticator = authenticator
-        self.journal = Journal(write_log, self.settings.log, log_format)
+        self.journal: Journal = Journal(write_log, self.settings.log, log_format)
         self._acceptors: list[Acceptor] = []
         self._sessions: dict[int, Session] = {}
         self._shared_ports: dict[Address, SharedPort] = {}
@@ -141,7 +141,7 @@ class Server:
         self._is_stopping = False
         self._will_ring = False
         self._more_calls: asyncio.Handle | None = None
-        self.has_failed = False  # the engine has died of a bug: the process is of no use any more
+        self.has_failed: bool = False  # the engine has died of a bug: the process is of no use any more
         self.on_failure: Callable[[], None] | None = None  # called in the loop when that happens; `stop` then, and end
 
     async def __aenter__(self) -> Self:
@@ -171,7 +171,7 @@ class Server:
         Raises:
             ConfigError: a listener cannot be opened; none is, then.
         """
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         listeners = open_listeners(self.settings.listen) if listeners is None else listeners
         self._accepting: LaneEngine | None = None
         spin = self.settings.tunnel.spin
@@ -180,18 +180,20 @@ class Server:
         else:
             self.engine = self._accepting = make_lane_engine(workers=self._workers, spin=spin)
         self.engine.start()
-        self.tunnels = Tunnels(self.engine)
-        self.endings = Endings(self.engine, self.tunnels, self.admission, self.limits, self.journal, self.races)
+        self.tunnels: Tunnels = Tunnels(self.engine)
+        self.endings: Endings = Endings(
+            self.engine, self.tunnels, self.admission, self.limits, self.journal, self.races
+        )
         self.limits.start(self.engine, self.endings.take)
         if self._table is not None and self._accepting is not None:
             self.lane.open(self._accepting, self._table)
             if self.accounts is not None:
                 self.accounts.believer = self.lane
         self.loop.add_reader(self.engine.fileno(), self._on_news)
-        self.watch = Watch(self.loop)
-        self.handshakes = self._handshakes()
-        self.lingerer = Lingerer(self.loop)
-        self.resolver = Resolver(query_timeout=self.settings.time.resolve)
+        self.watch: Watch = Watch(self.loop)
+        self.handshakes: Deadlines[Session] = self._handshakes()
+        self.lingerer: Lingerer = Lingerer(self.loop)
+        self.resolver: Resolver = Resolver(query_timeout=self.settings.time.resolve)
         self._acceptors = [self._accept_from(sock) for sock in listeners]
 
     def stop_accepting(self) -> None:

@@ -23,7 +23,7 @@ from tabi.net.tasks import begin, spawn
 from tabi.policy.criteria import METHOD_WORDS
 from tabi.policy.verdict import Context
 from tabi.relay.lane import Handover
-from tabi.server.admission import client_key
+from tabi.server.admission import ClientKey, client_key
 from tabi.server.auth import Login
 from tabi.server.judgement import Judgement
 from tabi.server.notes import Notes
@@ -61,15 +61,15 @@ class Session:
     ) -> None:
         """Begin a session; with `arrived` as what the express lane hands over (see `take_over`)."""
         age = 0.0 if arrived is None or not arrived.accepted else time.monotonic() - arrived.accepted
-        self.server = server
-        self.sock = sock
-        self.client = client
-        self.listener = listener
-        self.key = client_key(address_of(client))
-        self.number = number
-        self.arrived = arrived
-        self.machine = ServerMachine(server.options_for(self.listener, address_of(client)))
-        self.notes = Notes(number, client, self.listener, age=age)
+        self.server: Server = server
+        self.sock: socket.socket = sock
+        self.client: Endpoint = client
+        self.listener: Endpoint = listener
+        self.key: ClientKey = client_key(address_of(client))
+        self.number: int = number
+        self.arrived: Handover | None = arrived
+        self.machine: ServerMachine = ServerMachine(server.options_for(self.listener, address_of(client)))
+        self.notes: Notes = Notes(number, client, self.listener, age=age)
         self._begun: Begun | None = None
         self._vouched: bytes | None = None  # whom the lane has let in
         self.tally: Callable[[], Tally] | None = None

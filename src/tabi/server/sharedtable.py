@@ -26,7 +26,7 @@ from typing import Final
 
 from tabi.relay import make_rows
 from tabi.relay.bucket import Cell, lock_byte, unlock_byte
-from tabi.relay.rows import PIN
+from tabi.relay.rows import PIN, SharedRows
 
 __all__ = ["NUMBERS", "SharedTable"]
 
@@ -68,7 +68,7 @@ class SharedTable:
         if not 0 <= column < self._workers:
             raise ValueError(f"column {column} of {self._workers}")
         self._column = column
-        self.rows = make_rows(self._words, self._workers, column)
+        self.rows: SharedRows = make_rows(self._words, self._workers, column)
         self._salt = bytes(self._words[2:_HEAD])
         self._bases: dict[bytes, int] = {}  # where the rows are that are pinned here
         self._held: set[bytes] = set()  # of these, those that the engine knows

@@ -101,7 +101,7 @@ class Supervisor:
         """
         async with self._reloading:  # also whoever wants to reload waits for it
             self._home.start()
-            self.configuration = await asyncio.to_thread(self._load)
+            self.configuration: Configuration = await asyncio.to_thread(self._load)
             self._generation += 1
             self._count = self._wanted_workers or self.configuration.workers or len(os.sched_getaffinity(0))
             if self.configuration.settings.udp.shared_port is not None and self._count > 1:

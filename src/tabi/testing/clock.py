@@ -70,7 +70,7 @@ class FakeClock:
     """
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now: float = 0.0
         self.transcript: list[tuple[float, Wish | Fact]] = []
         self.left: tuple[Wish, ...] = ()
         self.streams: list[FakeStream] = []

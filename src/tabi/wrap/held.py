@@ -81,7 +81,7 @@ class Held:
         self._loop = asyncio.get_running_loop()
         self._begun = self._loop.time()
         self._accepted: asyncio.Future[socket.socket | None] | None = None
-        self.task = spawn(self._run(), name=f"connect {syn.flow.source} to {target}")
+        self.task: asyncio.Task[None] = spawn(self._run(), name=f"connect {syn.flow.source} to {target}")
 
     def again(self) -> None:
         """Hear that the program's kernel has sent its SYN again: the one that was sent on may have been lost."""

@@ -92,8 +92,8 @@ class House:
 
     def __init__(self, keeper: subprocess.Popen[bytes], control: socket.socket, ready: Ready, sockets: Sockets) -> None:
         self.sockets = sockets
-        self.tproxy = ready.tproxy
-        self.pid = ready.pid
+        self.tproxy: bool = ready.tproxy
+        self.pid: int = ready.pid
         self._keeper = keeper
         self._control = control
         self._has_begun = False

@@ -135,7 +135,7 @@ class Patient:
     def begin(self) -> None:
         """Begin an examination: its time runs from now."""
         self._deadline = Deadline(_MOST_ANSWERS * self.patience)
-        self.record = Record()
+        self.record: Record = Record()
 
     def finish(self) -> None:
         """End it: whatever it opened is closed."""

@@ -49,7 +49,7 @@ class Rounds:
 
     def __init__(self, patient: Patient) -> None:
         self.patient = patient
-        self.faults = 0
+        self.faults: int = 0
 
     def __iter__(self) -> Iterator[Finding]:
         """Give each finding as it comes."""

@@ -44,7 +44,7 @@ class Spot:
         with contextlib.ExitStack() as stack:
             self._listeners = _listen(addresses, shut, stack)
             self._stack = stack.pop_all()
-        self.endpoint = Endpoint.from_sockaddr(self._listeners[0].getsockname())
+        self.endpoint: Endpoint = Endpoint.from_sockaddr(self._listeners[0].getsockname())
 
     def accept(self) -> Line:
         """Take the connection that the proxy has made.
@@ -120,7 +120,7 @@ class ClosedSpot:
 
     def __init__(self, address: Address) -> None:
         self._sock = _bound(address, 0, socket.SOCK_STREAM)
-        self.endpoint = Endpoint.from_sockaddr(self._sock.getsockname())
+        self.endpoint: Endpoint = Endpoint.from_sockaddr(self._sock.getsockname())
 
     def close(self) -> None:
         """Let go of it."""
@@ -146,7 +146,7 @@ class DatagramSpot:
         self._deadline = deadline
         self._patience = patience
         self._record = record
-        self.endpoint = Endpoint.from_sockaddr(self._sock.getsockname())
+        self.endpoint: Endpoint = Endpoint.from_sockaddr(self._sock.getsockname())
 
     def send(self, data: bytes, there: Endpoint) -> None:
         """Send a datagram.
