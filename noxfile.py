@@ -60,3 +60,11 @@ def types(session: nox.Session) -> None:
     """Run mypy --strict."""
     session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "lint"))
     session.run("mypy")
+
+
+@nox.session
+def typed(session: nox.Session) -> None:
+    """Have pyright look for what is public and whose type is not said; it runs on Node.js, which comes with it."""
+    session.install("--config-settings=setup-args=-Dengine=disabled", ".")  # not editable: what it asks is an install
+    session.install(*nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test"), "pyright[nodejs]")
+    session.run("pyright", "--verifytypes", "tabi", "--ignoreexternal")
