@@ -58,6 +58,8 @@ python3-venv -
 build-essential gcc
 python3-dev -
 tnftp tnftp
+zsh zsh
+fish fish
 vsftpd /usr/sbin/vsftpd
 LIST
 }

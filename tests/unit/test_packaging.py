@@ -8,7 +8,7 @@ import pytest
 
 from helpers.pages import ROOT
 from helpers.programs import find, run
-from tabi.cli.main import _build_parser
+from tabi.cli.main import build_parser
 from tabi.config.settings import DEFAULT_LISTEN
 
 PACKAGING = ROOT / "packaging"
@@ -74,7 +74,7 @@ def test_commands_of_the_service_are_tabi(key: str) -> None:
     program, *arguments = line.split()
     assert Path(program).name == "tabi"
     assert Path(program).is_absolute()
-    _build_parser().parse_args(arguments)
+    build_parser().parse_args(arguments)
 
 
 def test_group_of_the_service_is_made_by_sysusers() -> None:

@@ -8,13 +8,13 @@ from io import TextIOWrapper
 from typing import TYPE_CHECKING, TypeAlias
 
 from tabi import __version__
-from tabi.cli import check, config, connect, control, doctor, explain, passwd, resolve
+from tabi.cli import check, completion, config, connect, control, doctor, explain, passwd, resolve
 from tabi.cli import run as run_command
 
 if TYPE_CHECKING:
     from tabi.addr import Endpoint
 
-__all__ = ["Commands", "main"]
+__all__ = ["Commands", "build_parser", "main"]
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 """Where a command registers itself; see `tabi.cli.check` for one that does."""
@@ -70,7 +70,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _build_parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of the whole command line."""
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="tabi", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=raw)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and the engine, and exit")
@@ -98,7 +99,7 @@ def _build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--workers", metavar="N", type=_count, help="processes, with --config (default: one per core)")
     serve.add_argument("--control", metavar="PATH", help="control socket, with --config")
-    for command in (check, explain, config, passwd, control, connect, resolve, doctor, run_command):
+    for command in (check, explain, config, passwd, control, connect, resolve, doctor, run_command, completion):
         command.add_parser(commands)
     return parser
 
@@ -112,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0, 1 for a failure, 2 for wrong usage.
     """
-    arguments = _build_parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     from tabi.errors import TabiError
 
     try:

@@ -1,0 +1,1 @@
+"""Completion scripts: a module for each shell writes the same outline in its language. None starts tabi at a Tab."""
