@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -356,16 +354,6 @@ def test_a_cancelled_connection_leaves_nothing(nothing_left: None) -> None:
         asyncio.run(main(where))
         until(lambda: len(heard) == 2, "the end")
     assert heard == [b"\x05\x01\x00", b""]
-
-
-def test_blocking_calls_import_no_asyncio() -> None:
-    program = (
-        "import sys, tabi.sync\n"
-        "for name in ('asyncio', 'concurrent', 'ssl', 'logging'):\n"
-        "    assert name not in sys.modules, name\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("module", [sync, aio])

@@ -1,6 +1,7 @@
 """What is shipped is what is in the tree."""
 
 import configparser
+import email
 import importlib.metadata
 import os
 import shutil
@@ -82,6 +83,29 @@ def test_wheel_runs_the_engine_that_it_was_made_with(wheel: zipfile.Path, build:
 def test_wheel_says_that_it_is_typed_and_under_which_licence(wheel: zipfile.Path) -> None:
     assert "tabi/py.typed" in names(wheel)
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names(wheel))
+
+
+def test_wheel_requires_nothing_but_for_extras(wheel: zipfile.Path) -> None:
+    [metadata] = [name for name in names(wheel) if name.endswith(".dist-info/METADATA")]
+    required = email.message_from_string(wheel.joinpath(metadata).read_text()).get_all("Requires-Dist", [])
+    assert [line for line in required if "extra ==" not in line] == []
+
+
+def test_every_module_but_adapters_is_content_with_python_alone(wheel: zipfile.Path, tmp_path: Path) -> None:
+    wheel.root.extractall(tmp_path)
+    program = (
+        "import importlib, pkgutil, sys\n"
+        "sys.path.insert(0, sys.argv[1])\n"
+        "import tabi\n"
+        "for module in pkgutil.walk_packages(tabi.__path__, 'tabi.'):\n"
+        "    if not module.name.startswith(('tabi.adapters.', 'tabi.__main__')):\n"
+        "        importlib.import_module(module.name)\n"
+        "        print(module.name)\n"
+    )
+    command = [sys.executable, "-I", "-S", "-c", program, str(tmp_path)]  # -S: without site-packages
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert {"tabi.sync", "tabi.aio", "tabi.compat", "tabi.server.server"} <= set(done.stdout.split())
 
 
 def test_wheel_brings_the_command(wheel: zipfile.Path) -> None:
