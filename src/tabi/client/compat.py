@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from tabi.addr import Endpoint, Name, parse_host
 from tabi.client import plans
@@ -33,6 +33,9 @@ from tabi.dial.wishes import Connection, Plan
 from tabi.errors import TabiError, UsageError
 from tabi.machine.datagrams import ClientDatagrams
 from tabi.machine.hop import Hop, Scheme
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 __all__ = [
     "create_connection", "get_default_proxy", "getdefaultproxy", "set_default_proxy", "setdefaultproxy", "socksocket",
@@ -283,7 +286,7 @@ class socksocket(PlainSocket):  # noqa: N801 - PySocks' name
         if self._control is None:
             self.bind(("", 0))
 
-    def sendto(self, data: Any, *args: Any) -> int:  # Any: a buffer; [flags,] address
+    def sendto(self, data: "ReadableBuffer", *args: Any) -> int:  # Any: [flags,] address
         """Send a datagram to an address; without a proxy as sockets do."""
         if not self._relays():
             return super().sendto(data, *args)
@@ -293,7 +296,7 @@ class socksocket(PlainSocket):  # noqa: N801 - PySocks' name
         super().send(self._datagrams.wrap(raw, self._target(address)), *flags)
         return len(raw)
 
-    def send(self, data: Any, flags: int = 0) -> int:  # Any: a buffer
+    def send(self, data: "ReadableBuffer", flags: int = 0) -> int:
         """Send to where the socket is connected to."""
         if not self._relays():
             return super().send(data, flags)
@@ -315,13 +318,15 @@ class socksocket(PlainSocket):  # noqa: N801 - PySocks' name
         """Receive; of a datagram its data."""
         return self.recvfrom(bufsize, flags)[0] if self._relays() else super().recv(bufsize, flags)
 
-    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:  # Any: a writable buffer
+    def recv_into(self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0) -> int:
         """Receive into a buffer."""
         if not self._relays():
             return super().recv_into(buffer, nbytes, flags)
         return self.recvfrom_into(buffer, nbytes, flags)[0]
 
-    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:  # Any: as socket's
+    def recvfrom_into(
+        self, buffer: "WriteableBuffer", nbytes: int = 0, flags: int = 0
+    ) -> tuple[int, Any]:  # Any: as socket's
         """Receive into a buffer, and the address of who sent it."""
         if not self._relays():
             return super().recvfrom_into(buffer, nbytes, flags)
