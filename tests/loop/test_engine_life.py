@@ -69,12 +69,24 @@ def test_a_record_comes_back_in_snapshot_and_end(engine: Engine) -> None:
     assert engine.snapshot() == []
 
 
-def test_an_end_soon_after_another_is_told_of_although_nothing_else_happens(engine: Engine) -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_an_end_soon_after_another_is_told_of_although_nothing_else_happens(engine: Engine, together: bool) -> None:
+    engine.tell_together(together)
     with ExitStack() as stack:
         pairs = [stack.enter_context(tunnel(engine)) for _ in range(20)]
         for pair in pairs:
             engine.kill([pair.flow], Cause.KILL)
             assert next_end(engine).flow == pair.flow
+
+
+def test_what_is_to_be_told_together_is_told_when_the_engine_stops(engine: Engine) -> None:
+    engine.tell_together(True)
+    with tunnel(engine) as first, tunnel(engine) as second:
+        engine.kill([first.flow], Cause.KILL)
+        next_end(engine)
+        engine.kill([second.flow], Cause.KILL)
+        engine.stop()
+        assert next_end(engine).flow == second.flow
 
 
 def test_a_snapshot_can_be_taken_while_flows_come_and_go(engine: Engine) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from helpers.targets import closed_port, target
 from helpers.udp import Association, datagrams
 from helpers.waiting import PATIENCE, until
 from tabi.config.settings import Caps, TimeLimits
+from tabi.policy.verdict import Limits
 from tabi.server.limiter import BURST, RefusalLimiter
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -226,6 +228,40 @@ def test_what_is_over_makes_room_before_anybody_is_turned_away() -> None:
 
             server.call_sync(end_unheard)
             assert served(server.address, there)
+
+
+def test_whoever_makes_room_hears_what_else_was_told() -> None:
+    with serving() as server, target() as there, ExitStack() as stack:
+
+        def arrive_unheard() -> socket.socket:  # with half a greeting: the lane hands it over
+            sock = stack.enter_context(dial(server.address))
+            sock.sendall(NO_AUTH[:1])
+            if server.server.lane.is_open:
+                select.select([server.server.engine.fileno()], [], [])
+            server.server._make_room()
+            return sock
+
+        sock = server.call_sync(arrive_unheard)
+        sock.sendall(NO_AUTH[1:] + request5(1, *there))
+        assert read_exactly(sock, 2) == b"\x05\x00"
+        assert read_reply5(sock)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "expected"),
+    [
+        ({}, {}, True),
+        ({"cap": Caps(per_client=1000)}, {}, False),
+        ({"cap": Caps(connections=1000)}, {}, False),
+        ({}, {"user_limits": {b"alice": Limits(sessions=100)}}, False),
+    ],
+    ids=["wide", "few per client", "few in all", "few of a user"],
+)
+def test_ends_are_told_together_only_where_nobody_is_near_a_limit(
+    settings: dict[str, Any], options: dict[str, Any], expected: bool
+) -> None:
+    with serving(**settings, options=options) as server:
+        assert server.server._tells_together is expected
 
 
 def failures(there: tuple[str, int]) -> list[bytes]:

@@ -21,7 +21,7 @@ from tabi.relay._lane_py import MOST_CALLS, Lane
 from tabi.relay._pipes import PipePool, pipes_of_worker
 from tabi.relay._pump import SPLICE_AFTER
 from tabi.relay._relay import Relay
-from tabi.relay._report import Report, quiet
+from tabi.relay._report import PAUSE, Report, quiet
 from tabi.relay.bucket import QUANTUM, Bucket, Cell, burst_of
 from tabi.relay.interface import Cause, Closer, End, FlowLimits, Live
 from tabi.relay.lane import Call, Counter, Door, Permit
@@ -174,6 +174,10 @@ class PureEngine:
         with self._lock:
             ends, self._ends = self._ends, []
         return ends
+
+    def tell_together(self, is_on: bool) -> None:
+        """Tell of ends together from now on, or of each at once."""
+        self._report.pause = PAUSE if is_on else 0.0
 
     # the express lane
 

@@ -12,16 +12,18 @@ PAUSE: Final = 0.005  # seconds
 class Report:
     """An eventfd that is readable while something waits to be taken.
 
-    Calls are told at once, for somebody waits. An end is told at once after a quiet time; those that follow are told
-    together, `PAUSE` after the last telling. To be woken up costs the control plane many times what an end does.
+    Calls are told at once, for somebody waits, and so are ends, unless they may be told together: then an end is told
+    at once after a quiet time, and those that follow `PAUSE` after that. To be woken up costs the control plane many
+    times what an end does.
     """
 
-    __slots__ = ("_owes", "_told", "fd")
+    __slots__ = ("_owes", "_told", "fd", "pause")
 
     def __init__(self) -> None:
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._owes = False  # there are ends that are still to be told
         self._told = 0.0  # when that was last
+        self.pause = 0.0  # seconds between tellings of ends
 
     def tell(self) -> None:
         """Tell at once; from any thread."""
@@ -31,7 +33,7 @@ class Report:
 
     def note_ends(self) -> None:
         """Tell of ends, now or when the pause is over."""
-        if monotonic() - self._told >= PAUSE:
+        if monotonic() - self._told >= self.pause:
             self.tell()
         else:
             self._owes = True
@@ -45,7 +47,7 @@ class Report:
 
     def wait(self) -> float:
         """Return the seconds until something is to be told; -1: there is nothing."""
-        return max(0.0, self._told + PAUSE - monotonic()) if self._owes else -1.0
+        return max(0.0, self._told + self.pause - monotonic()) if self._owes else -1.0
 
     def quiet(self) -> None:
         """Set it back to not readable."""

@@ -150,6 +150,12 @@ class Engine(Protocol):
     def ends(self) -> list[End]:
         """Take all ends that wait, the oldest first."""
 
+    def tell_together(self, is_on: bool) -> None:
+        """Tell of ends together from now on, 5 ms after those before; or of each at once, as it is at first.
+
+        What waits is counted in for so long, which matters to nobody but who is near a limit. `ends` gives it at once.
+        """
+
     def snapshot(self) -> list[Live]:
         """List the flows that are not over, from any thread, without stopping the engine.
 

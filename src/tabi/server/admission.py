@@ -13,6 +13,8 @@ __all__ = ["Admission", "ClientKey", "client_key", "show_client"]
 ClientKey: TypeAlias = bytes
 """Four bytes of an IPv4 address, or the first eight of an IPv6 address (its /64)."""
 
+_ROOMY: Final = 1024  # far more than end within the 5 ms for which an engine may keep ends to itself
+
 _ALL: Final = b"all"
 _CLIENT: Final = b"client "
 _HANDSHAKE: Final = b"handshake "
@@ -65,6 +67,12 @@ class Admission:
             counts.release(_CLIENT + client)
             return "handshakes_per_client"
         return None
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether a few connections that are over, and counted still, are in nobody's way."""
+        least = min(self.caps.connections, self.caps.per_client)
+        return least >= _ROOMY and 2 * self._counts.total(_ALL) < least
 
     def counters(self, client: ClientKey) -> tuple[Counter, Counter, Counter] | None:
         """Give the engine what `admit` counts in, with the caps; None: it cannot count there."""

@@ -75,6 +75,9 @@ class SessionLimits:
         times: what holds where a rule says nothing.
         tunnel: likewise.
         clock: seconds, monotonic.
+
+    Attributes:
+        has_sessions: whether a user or a rule may have so many sessions and no more, as far as any was seen yet.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class SessionLimits:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.has_sessions = _has_sessions(users.values())
         self._users = users
         self._counts = counts
         self._times = times
@@ -113,6 +117,7 @@ class SessionLimits:
 
         What else has changed for a tunnel, `tabi.server.review` tells the engine.
         """
+        self.has_sessions = _has_sessions((*users.values(), *rules.values()))
         self._users = users
         self._times = times
         self._tunnel = tunnel
@@ -129,6 +134,7 @@ class SessionLimits:
             LimitReachedError: there are enough, or too many came lately; it is not counted in then.
         """
         key = _key(kind, name)
+        self.has_sessions |= limits.sessions is not None
         if not self._counts.acquire(key, limits.sessions) and not self._acquire_again(key, limits.sessions):
             text = f"{_shown(kind, name)} has {limits.sessions} sessions, as many as it may have"
             raise LimitReachedError(f"{kind}-sessions", text)
@@ -152,6 +158,7 @@ class SessionLimits:
             parties.insert(0, ("user", user, self.of_user(user)))
         counters = []
         for kind, name, limits in parties:
+            self.has_sessions |= limits.sessions is not None
             row = None if limits.rate is not None else self._counts.hold(_key(kind, name))
             if row is None:
                 return None
@@ -271,6 +278,10 @@ class Claims:
             self._limits.release("user", self._user)
         for rule in self._rules:
             self._limits.release("rule", rule.encode())
+
+
+def _has_sessions(limits: Iterable[Limits]) -> bool:
+    return any(one.sessions is not None for one in limits)
 
 
 def _nothing() -> None:

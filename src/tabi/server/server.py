@@ -141,6 +141,8 @@ class Server:
         self._is_stopping = False
         self._will_ring = False
         self._more_calls: asyncio.Handle | None = None
+        self._unheard: asyncio.Handle | None = None  # a call of `_hear`
+        self._tells_together = False
         self.has_failed: bool = False  # the engine has died of a bug: the process is of no use any more
         self.on_failure: Callable[[], None] | None = None  # called in the loop when that happens; `stop` then, and end
 
@@ -184,7 +186,8 @@ class Server:
         self.endings: Endings = Endings(
             self.engine, self.tunnels, self.admission, self.limits, self.journal, self.races
         )
-        self.limits.start(self.engine, self.endings.take)
+        self.limits.start(self.engine, self._make_room)
+        self._set_pace()
         if self._table is not None and self._accepting is not None:
             self.lane.open(self._accepting, self._table)
             if self.accounts is not None:
@@ -218,8 +221,9 @@ class Server:
         for session in tuple(self._sessions.values()):
             session.cancel(Outcome("tabi", "bug" if self.has_failed else "shutdown"), abort=True)
         self.lingerer.close_all()
-        if self._more_calls is not None:
-            self._more_calls.cancel()
+        for later in (self._more_calls, self._unheard):
+            if later is not None:
+                later.cancel()
         self.loop.remove_reader(self.engine.fileno())
         self.engine.close()
         self.watch.close()
@@ -261,6 +265,7 @@ class Server:
         self.races.replace(settings.race)
         self.admission.caps = settings.cap
         self.limits.replace(user_limits, rule_limits, settings.time, settings.tunnel)
+        self._set_pace()
         self.journal.replace(settings.log)
         self.endings.forget()
         self.resolver.allow(settings.time.resolve)
@@ -356,7 +361,7 @@ class Server:
         key = client_key(address_of(client))
         cap = self.admission.admit(key)
         if cap is not None:
-            self.endings.take()  # the engine tells of ends together: some of these connections may be over
+            self._make_room()
             cap = self.admission.admit(key)
         if cap is not None:
             facts = Facts(number, time.time(), str(client), str(listener))
@@ -486,11 +491,32 @@ class Server:
         if self._more_calls is None:
             self._take_calls()
 
+    def _set_pace(self) -> None:
+        """Have ends told together where nobody could be refused for what is over, in this worker or another."""
+        is_on = self.admission.is_roomy and not self.limits.has_sessions
+        if is_on != self._tells_together:
+            self._tells_together = is_on
+            self.engine.tell_together(is_on)
+
+    def _make_room(self) -> None:
+        """Count out what is over, before anybody is refused: the engine tells of ends together.
+
+        Taking them silences the engine, which may have told of calls or of its own failure too: those are next.
+        """
+        self.endings.take()
+        if self._unheard is None:
+            self._unheard = self.loop.call_soon(self._hear)
+
+    def _hear(self) -> None:
+        self._unheard = None
+        self._on_news()
+
     def _take_calls(self) -> None:
         self._more_calls = self.loop.call_soon(self._take_calls) if self.lane.take_calls(_CALLS) else None
 
     def _take_ends(self) -> None:
         self.endings.take()
+        self._set_pace()
         if self.engine.failure is not None and not self.has_failed:
             self._engine_failed(self.engine.failure)
 

@@ -16,6 +16,7 @@ class Watched:
         self.now = 100.0
         monkeypatch.setattr(_report, "monotonic", lambda: self.now)
         self.report = Report()
+        self.report.pause = PAUSE
 
     def is_told(self) -> bool:
         """Say whether something was told, and take it."""
@@ -51,6 +52,13 @@ def test_the_first_end_is_told_at_once_and_those_that_follow_together(watched: W
     report.pay()
     assert not watched.is_told()
     assert report.wait() == -1
+
+
+def test_each_end_is_told_at_once_unless_they_may_be_told_together(watched: Watched) -> None:
+    watched.report.pause = 0.0
+    for _ in range(3):
+        watched.report.note_ends()
+        assert watched.is_told()
 
 
 def test_a_call_is_told_at_once_and_the_ends_with_it(watched: Watched) -> None:

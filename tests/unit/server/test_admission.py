@@ -29,6 +29,17 @@ def test_what_is_released_makes_room_and_leaves_no_entry() -> None:
     assert admission.clients() == 0
 
 
+def test_there_is_room_up_to_half_of_a_cap_that_is_large() -> None:
+    assert not Admission(Caps(per_client=1023)).is_roomy
+    admission = Admission(Caps(connections=4000, per_client=1024))
+    for _ in range(511):
+        admission.admit(b"a")
+        admission.handshake_over(b"a")
+    assert admission.is_roomy
+    admission.admit(b"b")
+    assert not admission.is_roomy
+
+
 def test_an_ipv6_client_is_its_64_and_an_ipv4_client_its_address() -> None:
     assert client_key(ip_address("2001:db8:1:2::1")) == client_key(ip_address("2001:db8:1:2:ffff::9"))
     assert client_key(ip_address("2001:db8:1:3::1")) != client_key(ip_address("2001:db8:1:2::1"))

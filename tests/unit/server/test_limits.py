@@ -108,6 +108,19 @@ def test_what_is_over_is_counted_out_before_a_session_is_refused() -> None:
     assert refused(kept, b"alice").limit == "user-sessions"
 
 
+def test_it_is_known_whether_anybody_may_have_so_many_sessions_only() -> None:
+    assert keep(alice=Limits(sessions=1)).limits.has_sessions
+    kept = keep(alice=Limits(rate=1.0))
+    claim(kept, b"alice", verdict("many"))
+    assert not kept.limits.has_sessions
+    claim(kept, None, verdict("few", sessions=1))
+    assert kept.limits.has_sessions
+    kept.limits.replace({}, {"many": Limits()}, TimeLimits())
+    assert not kept.limits.has_sessions
+    kept.limits.replace({}, {"few": Limits(sessions=1)}, TimeLimits())
+    assert kept.limits.has_sessions
+
+
 def test_a_user_and_a_rule_of_one_name_are_two() -> None:
     kept = keep(staff=Limits(sessions=1))
     claim(kept, b"staff", verdict("staff", sessions=1))

@@ -9,6 +9,7 @@ from tabi.relay._native cimport arrival as arrivals
 from tabi.relay._native cimport handshake
 from tabi.relay._native cimport lane as lanes
 from tabi.relay._native cimport permit as permits
+from tabi.relay._native cimport report as reports
 from tabi.relay._native cimport rows as counts
 from tabi.relay._native cimport spin as spins
 from tabi.relay._native cimport tables as learnt
@@ -229,6 +230,10 @@ cdef class CompiledEngine(RelayEngine):
             while sem_wait(&done) < 0:  # EINTR
                 pass
         sem_destroy(&done)
+
+    def tell_together(self, bint is_on):
+        """Tell of ends together from now on, or of each at once."""
+        self.loop.report.pause = reports.PAUSE if is_on else 0
 
     def accept_from(self, int listener):
         """Accept from this listening socket, which stays the caller's."""

@@ -1,12 +1,13 @@
 """How the control plane is told that something waits to be taken: an eventfd.
 
-Calls are told at once, for somebody waits. An end is told at once after a quiet time; those that follow are told
-together, `PAUSE` after the last telling. To be woken up costs the control plane many times what an end does.
+Calls are told at once, for somebody waits, and so are ends, unless they may be told together: then an end is told at
+once after a quiet time, and those that follow `PAUSE` after that. To be woken up costs the control plane many times
+what an end does.
 """
 
 from libc.stdint cimport int64_t
 
-from tabi.relay._native.sys cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write, monotonic
+from tabi.relay._native.sys cimport EFD_CLOEXEC, EFD_NONBLOCK, eventfd, eventfd_write, load_count, monotonic
 
 cdef enum:
     PAUSE = 5_000_000  # nanoseconds
@@ -14,6 +15,7 @@ cdef enum:
 cdef struct Report:
     int fd  # readable while something waits, but for ends that are still to be told
     bint owes  # there are such ends
+    int64_t pause  # between tellings of ends; the control plane sets it
     int64_t told  # when that was last
 
 
@@ -32,7 +34,7 @@ cdef inline void tell(Report *report) noexcept nogil:
 
 cdef inline void note_ends(Report *report) noexcept nogil:
     """Tell of ends, now or when the pause is over."""
-    if monotonic() - report.told >= PAUSE:
+    if monotonic() - report.told >= load_count(&report.pause):
         tell(report)
     else:
         report.owes = True
@@ -49,5 +51,5 @@ cdef inline int64_t wait(Report *report, int64_t timeout) noexcept nogil:
     cdef int64_t left
     if not report.owes:
         return timeout
-    left = max(<int64_t>0, report.told + PAUSE - monotonic())
+    left = max(<int64_t>0, report.told + load_count(&report.pause) - monotonic())
     return left if timeout < 0 else min(timeout, left)
