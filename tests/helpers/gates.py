@@ -15,7 +15,8 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from helpers.namespaces import Namespace
+from helpers.ipv6 import why_no_ipv6
+from helpers.namespaces import Namespace, why_not
 from helpers.scripted import ScriptedProxy, scripted_proxy
 from helpers.waiting import PATIENCE
 from tabi.addr import Endpoint
@@ -27,7 +28,7 @@ from tabi.wrap.held import Decided
 from tabi.wrap.house import Sockets
 from tabi.wrap.names import Names
 
-__all__ = ["Lab", "Running", "gating", "laboratory", "waiting"]
+__all__ = ["Lab", "Running", "gating", "laboratory", "waiting", "why_no_hosts"]
 
 T = TypeVar("T")
 
@@ -83,6 +84,14 @@ class Lab:
         sock.bind((str(target.host), target.port))
         sock.listen(4096)
         return sock
+
+
+def why_no_hosts() -> str | None:
+    """Say why no hosts with both families can be made, None where they can."""
+    if (reason := why_not()) is not None:
+        return reason
+    with Namespace("try") as host:
+        return host.call(why_no_ipv6)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from helpers.waiting import PATIENCE
 from tabi.wrap.house import House, HouseError, open_house
 from tabi.wrap.program import Program
 
-__all__ = ["Resident", "looped", "program", "resident", "why_no_house"]
+__all__ = ["Resident", "looped", "program", "resident", "why_no_house", "why_no_tproxy"]
 
 _RESIDENT = """\
 import json, os, pathlib, socket, sys
@@ -46,21 +46,32 @@ def looped(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None
     return running
 
 
-@cache
 def why_no_house() -> str | None:
     """Say why no house can be made here, None where one can."""
+    tried = _tried()
+    return tried if isinstance(tried, str) else None
 
-    async def attempt() -> None:
+
+def why_no_tproxy() -> str | None:
+    """Say why no datagram reaches a gate here, None where it does."""
+    return None if _tried() is True else "this kernel has no tproxy, by which datagrams are caught"
+
+
+@cache
+def _tried() -> str | bool:
+    """Make a house; say whether it has tproxy, or why there is none."""
+
+    async def attempt() -> bool:
         house = await open_house(program("true"))
         house.start()
         await house.wait()
         await house.close()
+        return house.tproxy
 
     try:
-        asyncio.run(attempt())
+        return asyncio.run(attempt())
     except HouseError as error:
         return f"no house can be made: {error}"
-    return None
 
 
 class Resident:

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.gates import Lab, laboratory
+from helpers.gates import Lab, laboratory, why_no_hosts
 from helpers.houses import why_no_house
-from helpers.namespaces import why_not
 from helpers.programs import need
 from helpers.targets import banner, target
 from wrap.client_styles import NOT_EVERYWHERE
@@ -27,7 +26,7 @@ def _houses() -> None:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Lab]:
     """Make the two hosts."""
-    if (reason := why_not()) is not None:
+    if (reason := why_no_hosts()) is not None:
         pytest.skip(reason)
     with laboratory() as made:
         yield made

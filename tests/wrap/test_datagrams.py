@@ -8,9 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from helpers.datagram_gate import DatagramGate, ScriptedRelays, datagram_gate
+from helpers.gates import why_no_hosts
 from helpers.looping import run, until
 from helpers.name_service import NameService
-from helpers.namespaces import Namespace, why_not
+from helpers.namespaces import Namespace
 from helpers.serving import allow_all, serving
 from helpers.targets import closed_port, datagram_echo
 from helpers.udp import header
@@ -31,8 +32,7 @@ NOT_SUPPORTED = 7  # RFC 1928 section 6
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[tuple[Namespace, Namespace]]:
     """Make the gate's host and the program's, once for all."""
-    reason = why_not()
-    if reason is not None:
+    if (reason := why_no_hosts()) is not None:
         pytest.skip(reason)
     with datagram_gate() as made:
         yield made

@@ -1,7 +1,6 @@
 """Files that are covered and doors that are hidden, whatever is there; tried in a mount namespace of its own."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from helpers.programs import need
+from helpers.waiting import PATIENCE
+from tabi.wrap.ladder import is_privileged
 
 _PROGRAM = """\
 import json, os, sys
@@ -28,9 +29,9 @@ def seen(
     """Give the files below a directory as a program sees them once others are covered."""
     told = json.dumps([str(directory), {str(path): text for path, text in files.items()},
                        [str(path) for path in masks], [str(path) for path in optional]])  # fmt: skip
-    own = ["--mount"] if os.geteuid() == 0 else ["--mount", "--map-root-user"]
+    own = ["--mount"] if is_privileged() else ["--mount", "--map-root-user"]
     command = [need("unshare"), *own, sys.executable, "-W", "ignore", "-c", _PROGRAM, told]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=3 * PATIENCE)
     assert done.returncode == 0, done.stderr
     found, has_proc = done.stdout.splitlines()
     assert has_proc == "True"
