@@ -48,11 +48,15 @@ def describe(wanted: Wanted) -> Program:
     """Make the program.
 
     Raises:
-        UsageError: there is no program, no such user, or only root may choose one.
+        UsageError: there is no program, no such user, only root may choose one, or a strict program would be root.
     """
     if not wanted.argv or not wanted.argv[0]:
         raise UsageError("no program: write it behind --, for instance  tabi run -x URL -- curl http://example.org/")
     identity = _identity(wanted)
+    if wanted.strict and is_privileged() and (identity is None or identity.uid == 0):
+        raise UsageError(
+            "--strict: the program would be root, whose files those of this host are; name a user by --user"
+        )
     environ = of_program(wanted.environ, keeps_proxies=wanted.keep_proxy_env)
     if identity is not None:
         environ |= identity.environ

@@ -41,6 +41,10 @@ _OF_SUDO = """\
   - A program that becomes root in it (sudo) can write to files that services of this host act upon, and so leave.
     --strict leaves no way to become root.
 """
+_OF_UID_0 = """\
+  - It would be root (uid 0): root's files are its own with or without capabilities, also those by which the kernel and
+    the services of this host are told what to run. Name a user by --user, or do not start it as root.
+"""
 
 
 async def explain(wanted: Wanted, hops: Sequence[Hop]) -> str:
@@ -61,6 +65,7 @@ async def explain(wanted: Wanted, hops: Sequence[Hop]) -> str:
     lines.append(_hidden(program))
     rest = NOT_GUARANTEED + (_OF_ROOT if is_privileged() else "")
     rest += _OF_SUDO if is_privileged() and not program.strict else ""
+    rest += _OF_UID_0 if _uid(program) == 0 else ""
     return "\n".join([*lines, "", GUARANTEED, rest]).rstrip()
 
 
@@ -69,8 +74,12 @@ def _hidden(program: Program) -> str:
     return f"hidden:   {there} sockets or directories of services that are on this host"
 
 
+def _uid(program: Program) -> int:
+    return os.getuid() if program.identity is None else program.identity.uid
+
+
 def _who(program: Program) -> str:
-    uid = os.getuid() if program.identity is None else program.identity.uid
+    uid = _uid(program)
     if not is_privileged():
         return f"uid {uid}, in a user namespace, without any capability; sudo does not work in it"
     if program.strict:

@@ -15,6 +15,8 @@ __all__ = ["APPARMOR_PROFILE", "advice", "is_privileged"]
 _NEEDED: Final = 1 << Capability.SYS_ADMIN | 1 << Capability.NET_ADMIN
 _SYSCTL: Final = Path("/proc/sys")
 
+_FORBIDDEN: Final = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EUSERS)  # also by filters of system calls
+
 APPARMOR_PROFILE: Final = """\
 abi <abi/4.0>,
 include <tunables/global>
@@ -26,6 +28,10 @@ profile tabi {path} flags=(unconfined) {{
 _CONTAINER: Final = """\
 In a container its runtime has to allow it: docker run --security-opt seccomp=unconfined --security-opt \
 apparmor=unconfined, podman run --security-opt seccomp=unconfined, or with root inside --cap-add SYS_ADMIN,NET_ADMIN."""
+
+_NO_NAMESPACES: Final = """\
+This host allows no user namespaces. To allow them:
+  sudo sysctl -w user.max_user_namespaces=15000"""
 
 
 def is_privileged() -> bool:
@@ -49,12 +55,14 @@ def advice(step: str, code: int, *, is_rootless: bool) -> str:
     if step.startswith("links between"):
         if code == errno.EOPNOTSUPP:
             return "The kernel's veth links are wanted (CONFIG_VETH).\nWhere they are a module: sudo modprobe veth"
-        return _of_user_namespaces() if is_rootless and code in (errno.EPERM, errno.EACCES) else ""
+        return _of_user_namespaces() if is_rootless and code in _FORBIDDEN else ""
     if code == errno.ENOSPC:
+        if _read("user/max_user_namespaces") == "0":  # ENOSPC is what such a limit is told by
+            return _NO_NAMESPACES
         return "There are too many namespaces already: raise user.max_user_namespaces, user.max_net_namespaces"
     if not is_rootless:
         return "Root without a security module in the way is wanted."
-    return _of_user_namespaces()
+    return _of_user_namespaces() if code in _FORBIDDEN else ""
 
 
 def _of_user_namespaces() -> str:
@@ -63,11 +71,6 @@ def _of_user_namespaces() -> str:
         return (
             "This kernel forbids user namespaces to ordinary users. To allow them:\n"
             "  sudo sysctl -w kernel.unprivileged_userns_clone=1"
-        )
-    if _read("user/max_user_namespaces") == "0":
-        return (
-            "This host allows no user namespaces. To allow them:\n"
-            "  sudo sysctl -w user.max_user_namespaces=15000"
         )
     if _read("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return _of_apparmor()

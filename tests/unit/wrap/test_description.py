@@ -51,6 +51,14 @@ def described(monkeypatch: pytest.MonkeyPatch, *, is_root: bool, **fields: objec
     return describe(Wanted(argv=("true",), **fields))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("fields", [{}, {"user": "0"}, {"environ": {"SUDO_UID": "0"}}])
+def test_a_strict_program_of_root_is_somebody_elses(monkeypatch: pytest.MonkeyPatch, fields: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match=r"--strict: .* by --user"):
+        described(monkeypatch, is_root=True, strict=True, **fields)
+    assert described(monkeypatch, is_root=True, strict=True, user="65534").strict
+    assert described(monkeypatch, is_root=False, strict=True).strict
+
+
 def test_a_program_looks_names_up_in_the_gate_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     program = described(monkeypatch, is_root=False, search=[Name("corp.example")])
     assert "nameserver 198.18.0.1\n" in program.resolv

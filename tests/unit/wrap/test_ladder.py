@@ -21,7 +21,6 @@ def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ("key", "value", "remedy"),
     [
         ("kernel/unprivileged_userns_clone", "0", "sudo sysctl -w kernel.unprivileged_userns_clone=1"),
-        ("user/max_user_namespaces", "0", "sudo sysctl -w user.max_user_namespaces=15000"),
         ("kernel/apparmor_restrict_unprivileged_userns", "1", "sudo apparmor_parser -r /etc/apparmor.d/tabi"),
     ],
 )
@@ -29,6 +28,20 @@ def sysctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_remedy_is_that_of_what_forbids_it(sysctl: Path, key: str, value: str, remedy: str, step: str) -> None:
     (sysctl / key).write_text(f"{value}\n")
     assert remedy in ladder.advice(step, errno.EPERM, is_rootless=True)
+
+
+def test_a_limit_of_no_namespaces_is_told_from_one_that_is_reached(sysctl: Path) -> None:
+    (sysctl / "user" / "max_user_namespaces").write_text("0\n")
+    told = ladder.advice("user namespace", errno.ENOSPC, is_rootless=True)
+    assert "sudo sysctl -w user.max_user_namespaces=15000" in told
+    (sysctl / "user" / "max_user_namespaces").write_text("100\n")
+    told = ladder.advice("user namespace", errno.ENOSPC, is_rootless=True)
+    assert "too many" in told
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOMEM, 0])
+def test_what_is_no_prohibition_is_none_of_a_containers(sysctl: Path, code: int) -> None:
+    assert ladder.advice("files of the program", code, is_rootless=True) == ""
 
 
 def test_the_profile_for_apparmor_names_this_very_program(sysctl: Path) -> None:
