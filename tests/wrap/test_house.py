@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -309,6 +310,32 @@ async def test_a_socket_of_the_outside_is_not_inherited_and_a_pipe_is() -> None:
         finally:
             os.close(reading)
             os.close(writing)
+
+
+@pytest.mark.parametrize("fd", [0, 1])
+def test_a_program_whose_standard_stream_is_of_the_network_does_not_begin(fd: int, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        command = [sys.executable, "-m", "tabi", "run", "-x", "socks5h://127.0.0.1:9", "--", "touch", str(marker)]
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        streams[("stdin", "stdout")[fd]] = sock
+        done = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True, timeout=3 * PATIENCE, **streams)
+    assert done.returncode == 125
+    assert f"descriptor {fd} is a socket of the network" in done.stderr
+    assert "put a pipe between" in done.stderr
+    assert not marker.exists()
+
+
+def test_a_tunnel_device_is_not_inherited() -> None:
+    try:
+        fd = os.open("/dev/net/tun", os.O_RDWR)
+    except OSError as error:
+        pytest.skip(f"no tunnels here: {error}")
+    try:
+        os.set_inheritable(fd, True)
+        assert run(ending("sh", "-c", f"! test -e /proc/self/fd/{fd}")) == 0
+    finally:
+        os.close(fd)
 
 
 _STAYING = """

@@ -1,5 +1,6 @@
 """A program that is to run in the house: what it is, and what the process does that becomes it."""
 
+import errno
 import os
 import pwd
 import signal
@@ -19,7 +20,8 @@ NOT_FOUND: Final = 127
 
 _SO_DOMAIN: Final = 39  # asm-generic/socket.h
 _STDERR: Final = 2
-_FIRST: Final = 3  # descriptors from here on are looked through; the standard ones are the user's own choice
+_STANDARD: Final = 3  # descriptors below are the program's standard streams
+_NETWORK_FILES: Final = ("/dev/net/tun", "/dev/vhost-net", "anon_inode:[io_uring]")  # each may hold a way out
 
 
 class Identity(NamedTuple):
@@ -83,21 +85,35 @@ def identity_of(user: str, gid: int | None = None) -> Identity:
 
 
 def close_foreign_sockets() -> None:
-    """Close inherited sockets that lie in the namespace we come from; pipes, files and Unix sockets stay.
+    """Close inherited descriptors that lie in the network we come from; pipes, other files and Unix sockets stay.
 
     Somebody who starts us may have left one open, and it would be a way past the gate.
+
+    Raises:
+        OSError: it is a standard stream.
     """
-    for name in os.listdir("/proc/self/fd"):
-        fd = int(name)
+    for fd in map(int, os.listdir("/proc/self/fd")):
         try:
-            if fd < _FIRST or not stat.S_ISSOCK(os.fstat(fd).st_mode):
-                continue
-        except OSError:  # that of the listing itself
+            kind = _foreign(fd)
+        except FileNotFoundError:  # that of the listing itself
             continue
-        with socket.socket(fileno=os.dup(fd)) as sock:
-            domain = sock.getsockopt(socket.SOL_SOCKET, _SO_DOMAIN)
-        if domain != socket.AF_UNIX:
+        if kind and fd < _STANDARD:
+            text = f"descriptor {fd} is {kind}, which leads past the proxy; put a pipe between, for instance: | cat"
+            raise OSError(errno.EPERM, text)
+        if kind:
             os.close(fd)
+
+
+def _foreign(fd: int) -> str:
+    """Say what a descriptor is that leads to the network we come from; empty for all others."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    if path in _NETWORK_FILES:
+        return path
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return ""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        domain = sock.getsockopt(socket.SOL_SOCKET, _SO_DOMAIN)
+    return "" if domain == socket.AF_UNIX else "a socket of the network"
 
 
 def become(program: Program, *, is_rootless: bool, ignored: frozenset[int], mask: frozenset[int]) -> NoReturn:
