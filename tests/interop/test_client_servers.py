@@ -1,16 +1,14 @@
-"""The client library through servers that others wrote: microsocks and Dante, on loopback."""
+"""The client library through servers that others wrote: microsocks, Dante, ssh -D and tinyproxy, on loopback."""
 
-import os
-import pwd
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from helpers.fronts import FRONTS, Front
-from helpers.programs import need, running, wait_for_port
+from helpers.proxies import dante, microsocks, ssh, tinyproxy
 from helpers.targets import banner, closed_port, datagram_echo, echo, target
 from helpers.waiting import PATIENCE
 from tabi import rcalls
@@ -18,21 +16,6 @@ from tabi.errors import DeniedError, ProxyAuthError, ProxyProtocolError, Refused
 
 LOGIN = "alice:ses%40me"
 Serve = Callable[..., AbstractContextManager[str]]
-
-DANTE = """
-logoutput: stderr
-internal: 127.0.0.1 port = {port}
-external: 127.0.0.1
-clientmethod: none
-socksmethod: none
-user.privileged: {user}
-user.unprivileged: {user}
-client pass {{ from: 127.0.0.0/8 to: 0.0.0.0/0 }}
-socks block {{ from: 0.0.0.0/0 to: 127.0.0.3/32 }}
-socks pass {{ from: 0.0.0.0/0 to: 127.0.0.0/8 command: connect bind udpassociate bindreply udpreply }}
-socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/32 command: udpassociate }}
-"""
-
 
 @pytest.fixture(params=FRONTS)
 def front(request: pytest.FixtureRequest) -> Iterator[Front]:
@@ -43,32 +26,14 @@ def front(request: pytest.FixtureRequest) -> Iterator[Front]:
         front.close()
 
 
-@contextmanager
-def dante(directory: Path) -> Iterator[str]:
-    """Run Dante; yields HOST:PORT."""
-    port = closed_port()
-    (directory / "sockd.conf").write_text(DANTE.format(port=port, user=pwd.getpwuid(os.geteuid()).pw_name))
-    log = directory / "log"
-    with running(need("danted"), "-f", directory / "sockd.conf", "-p", directory / "pid", log=log) as process:
-        wait_for_port(("127.0.0.1", port), process, log)
-        yield f"127.0.0.1:{port}"
-
-
-@contextmanager
-def microsocks(directory: Path, *options: str) -> Iterator[str]:
-    """Run microsocks; yields HOST:PORT."""
-    port, log = closed_port(), directory / "log"
-    command = (need("microsocks"), "-i", "127.0.0.1", "-p", str(port), *options)
-    with running(*command, log=log) as process:
-        wait_for_port(("127.0.0.1", port), process, log)
-        yield f"127.0.0.1:{port}"
-
-
-@pytest.mark.parametrize("serve", [dante, microsocks])
+@pytest.mark.parametrize(
+    ("serve", "scheme"),
+    [(dante, "socks5h"), (microsocks, "socks5h"), (ssh, "socks5h"), (ssh, "socks4a"), (tinyproxy, "http")],
+)
 @pytest.mark.parametrize("handler", [echo, banner(b"220 hello\r\n")], ids=["echo", "banner"])
-def test_connections_go_through(front: Front, serve: Serve, handler, tmp_path: Path) -> None:
+def test_connections_go_through(front: Front, serve: Serve, scheme: str, handler, tmp_path: Path) -> None:
     with serve(tmp_path) as where, target(handler) as address:
-        stream = front.connect(address, proxy=f"socks5h://{where}")
+        stream = front.connect(address, proxy=f"{scheme}://{where}")
         if handler is echo:
             stream.send(b"220 hello\r\n")
         assert stream.read(11) == b"220 hello\r\n"
@@ -149,12 +114,12 @@ def test_datagrams_go_through_dante(front: Front, tmp_path: Path) -> None:
         sock.close()
 
 
-def test_chains_go_through_both(front: Front, tmp_path: Path) -> None:
-    one, two = tmp_path / "one", tmp_path / "two"
-    one.mkdir()
-    two.mkdir()
-    with dante(one) as first, microsocks(two) as second, target() as address:
-        chain = [f"socks4://{first}", f"socks5h://{second}", f"socks5h://{first}"]
+def test_chains_go_through_three_kinds(front: Front, tmp_path: Path) -> None:
+    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
+    for directory in (one, two, three):
+        directory.mkdir()
+    with dante(one) as first, microsocks(two) as second, tinyproxy(three) as third, target() as address:
+        chain = [f"socks4://{first}", f"http://{third}", f"socks5h://{second}", f"socks5h://{first}"]
         stream = front.connect(address, proxy=chain)
         stream.send(b"ping")
         assert stream.read(4) == b"ping"

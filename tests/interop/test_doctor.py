@@ -1,14 +1,9 @@
 """`tabi doctor` on proxies that others wrote: the faults that are known of them are found, and what is right is not."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from helpers.examined import SHORT, patient, put
-from helpers.programs import need, running, wait_for_port
-from helpers.sshd import serving_sshd
-from helpers.targets import closed_port
-from interop.test_client_servers import dante, microsocks
+from helpers.proxies import dante, microsocks, ssh, tinyproxy
 from tabi.client.doctor.finding import Verdict
 from tabi.client.doctor.patient import Patient
 
@@ -55,16 +50,6 @@ def verdicts(one: Patient, expected: dict[str, Verdict]) -> dict[str, Verdict]:
     return {name: put(one, name).verdict for name in expected}
 
 
-@contextmanager
-def tinyproxy(directory: Path) -> Iterator[str]:
-    """Run tinyproxy; yields HOST:PORT."""
-    port, log = closed_port(), directory / "log"
-    (directory / "conf").write_text(f"Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 50\n")
-    with running(need("tinyproxy"), "-d", "-c", directory / "conf", log=log) as process:
-        wait_for_port(("127.0.0.1", port), process, log)
-        yield f"127.0.0.1:{port}"
-
-
 def test_faults_of_microsocks_are_found(tmp_path: Path) -> None:
     with microsocks(tmp_path) as where:
         assert verdicts(patient(f"socks5h://{where}"), MICROSOCKS) == MICROSOCKS
@@ -89,17 +74,6 @@ def test_faults_of_dante_are_found(tmp_path: Path) -> None:
         assert verdicts(patient(f"socks5h://{where}"), DANTE) == DANTE
         for name in DANTE_IS_SILENT:
             assert put(patient(f"socks5h://{where}", SHORT), name).verdict is WRONG
-
-
-@contextmanager
-def ssh(directory: Path) -> Iterator[str]:
-    """Run ssh -D through an sshd of our own; yields HOST:PORT."""
-    port, log = closed_port(), directory / "ssh.log"
-    with serving_sshd(directory) as server:
-        options = server.options("none", "127.0.0.1")
-        with running(need("ssh"), *options, "-N", "-D", f"127.0.0.1:{port}", "127.0.0.1", log=log) as process:
-            wait_for_port(("127.0.0.1", port), process, log)
-            yield f"127.0.0.1:{port}"
 
 
 def test_faults_of_ssh_are_found(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ class SessionLimits:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.has_sessions = _has_sessions(users.values())
+        self.has_sessions: bool = _has_sessions(users.values())
         self._users = users
         self._counts = counts
         self._times = times
