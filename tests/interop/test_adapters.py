@@ -249,6 +249,24 @@ def test_a_mounted_adapter_survives_a_copy(server: Running, trust: Trust) -> Non
         assert http.get(f"http://site.example:{port}/", timeout=PATIENCE).content == PAGE
 
 
+def test_a_password_of_the_environments_proxy_stays_here_on_a_redirect(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://eve:sesame@127.0.0.1:{closed_port()}")
+    heads: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        for answer in (b"302 Found\r\nLocation: /there", b"200 OK"):
+            with sock.makefile("rb") as lines:
+                heads.append(b"".join(iter(lines.readline, b"\r\n")))
+            sock.sendall(b"HTTP/1.1 " + answer + b"\r\nContent-Length: 0\r\n\r\n")
+
+    with target(serve) as (_, port), our_requests.session(proxy_of(server)) as http:
+        http.get(f"http://site.example:{port}/", timeout=PATIENCE)
+    assert [head.split()[1] for head in heads] == [b"/", b"/there"]
+    assert b"authorization" not in b"".join(heads).lower()
+
+
 @pytest.mark.parametrize("name", ["urllib3", "httpx", "httpx-asyncio"])
 def test_what_cannot_be_said_is_a_value_error(name: str, trust: Trust) -> None:
     with pytest.raises(UsageError):

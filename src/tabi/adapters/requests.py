@@ -53,6 +53,8 @@ class ProxyAdapter(HTTPAdapter):
         )
 
     def send(self, request: requests.PreparedRequest, *args: Any, **options: Any) -> requests.Response:
-        """Send, through this proxy alone."""
+        """Send, through this proxy alone, and nothing that is meant for another."""
         options["proxies"] = None
+        # On a redirect a session puts the password of a proxy of the environment here; the target would read it.
+        request.headers.pop("Proxy-Authorization", None)
         return super().send(request, *args[:4], **options)
