@@ -11,14 +11,15 @@ from helpers.serving import Running
 from tabi.relay import Cause
 from tabi.relay._choice import choose
 
-_MODULES = ("associate", "legs", "server", "session", "notes")  # of tabi.server: those that read a clock
+_MODULES = ("associate", "legs", "server", "session", "notes", "lane")  # of tabi.server: those that read a clock
 
 
 class HeldClock:
     """A clock that stands still unless the test moves it, for the server, its loop and its engine; make it before them.
 
     However long the machine is busy with something else, nothing is over before the test says so; of a name's addresses
-    the next is tried only when one has failed.
+    the next is tried only when one has failed. From the moment that a server is to end it runs, so that the limits of
+    that hold.
 
     Args:
         monkeypatch: takes it back at the end of the test.
@@ -27,15 +28,24 @@ class HeldClock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._now = time.monotonic()
         self._shift = 0.0
+        self._let_go: float | None = None
         for name in _MODULES:
             monkeypatch.setattr(f"tabi.server.{name}.time", self)
         monkeypatch.setattr(asyncio.BaseEventLoop, "time", lambda _loop: self.monotonic())
         for make in ("make_engine", "make_lane_engine"):
             monkeypatch.setattr(f"tabi.server.server.{make}", partial(choose(), clock=self.monotonic))
+        close = Running.close
+
+        def run_and_close(running: Running, drain: float = 0.0) -> None:
+            self._let_go = self._let_go or time.monotonic()
+            close(running, drain)
+
+        monkeypatch.setattr(Running, "close", run_and_close)
 
     def monotonic(self) -> float:
         """Stand for time.monotonic, and for the loop's clock, which is the same."""
-        return self._now + self._shift
+        since = 0.0 if self._let_go is None else time.monotonic() - self._let_go
+        return self._now + self._shift + since
 
     def time(self) -> float:
         """Stand for time.time."""

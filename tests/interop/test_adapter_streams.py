@@ -6,9 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 
-import anyio
 import pytest
-import trio
 
 from helpers.connect_proxy import connect_proxy
 from helpers.name_service import NameService
@@ -16,12 +14,19 @@ from helpers.serving import Running, serving
 from helpers.socks import heard_before_the_end
 from helpers.targets import accept, banner, closed_port, target
 from helpers.waiting import PATIENCE
-from tabi.adapters.anyio import connect_tcp
-from tabi.adapters.trio import open_tcp_stream
 from tabi.addr import Address, Name
 from tabi.dial.wishes import Family
 from tabi.errors import DialTimeoutError, NameUnknownError, ProxyUnreachableError, RefusedError, UsageError
 from tabi.net.system_names import no_such
+
+for package in ("anyio", "trio"):
+    pytest.importorskip(package, reason=f"{package} is not installed: make setup")
+
+import anyio
+import trio
+
+from tabi.adapters.anyio import connect_tcp
+from tabi.adapters.trio import open_tcp_stream
 
 BANNER = b"220 hello\r\n"
 

@@ -12,25 +12,30 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import aiohttp
-import httpx
-import httpx2
 import pytest
-import requests
-import trio
-import urllib3
 
 from helpers.name_service import NameService
 from helpers.programs import need, run
 from helpers.serving import Running, serving
 from helpers.targets import closed_port, target
 from helpers.waiting import PATIENCE
+from tabi.errors import DialTimeoutError, RefusedError, UsageError
+
+for package in ("aiohttp", "httpx", "httpx2", "requests", "trio", "urllib3"):
+    pytest.importorskip(package, reason=f"{package} is not installed: make setup")
+
+import aiohttp
+import httpx
+import httpx2
+import requests
+import trio
+import urllib3
+
 from tabi.adapters import aiohttp as our_aiohttp
 from tabi.adapters import httpx as our_httpx
 from tabi.adapters import httpx2 as our_httpx2
 from tabi.adapters import requests as our_requests
 from tabi.adapters import urllib3 as our_urllib3
-from tabi.errors import DialTimeoutError, RefusedError, UsageError
 
 PAGE = b"hello through tabi\n"
 

@@ -8,14 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import trio
-from websockets.sync.server import ServerConnection, serve
 
 from helpers.name_service import NameService
 from helpers.pages import ROOT, blocks
 from helpers.serving import Running, serving
 from helpers.targets import banner, http, target
 from helpers.waiting import PATIENCE
+
+for package in ("aiohttp", "anyio", "httpx", "httpx2", "paramiko", "redis", "requests", "trio", "websockets"):
+    pytest.importorskip(package, reason=f"{package} is not installed: make setup")
+
+import trio
+from websockets.sync.server import ServerConnection, serve
 
 PAGE = ROOT / "docs" / "howto" / "adapters.md"
 BODY = "hello through tabi\n"

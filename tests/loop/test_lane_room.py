@@ -1,6 +1,7 @@
 """What the lane leaves to others: a client whose door has no place, or who gets no descriptor; itself as a target."""
 
 import errno
+import gc
 import os
 import resource
 import socket
@@ -57,15 +58,18 @@ def test_who_finds_no_place_for_his_door_is_handed_over_unread_until_there_is_on
 
 @contextmanager
 def no_descriptor_left() -> Iterator[None]:
-    """Have the kernel give this process no more descriptors."""
+    """Have the kernel give this process no more descriptors; no garbage gives one back meanwhile."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    free = os.dup(0)
-    os.close(free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    gc.collect()
+    gc.disable()
     try:
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.enable()
 
 
 def test_without_descriptors_the_lane_says_so_and_leaves_the_listener_alone(build: str) -> None:

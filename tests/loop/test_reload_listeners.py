@@ -99,7 +99,11 @@ def test_who_calls_while_addresses_change_is_served(
     after: tuple[str, ...],
     client: str,
 ) -> None:
-    # Each transition with one worker and with several, and half of them either way with the lane off, half with it on.
+    """Of a transition two of the four pairs of workers and lane are tried, which takes half as long.
+
+    Those at even places: three workers with the lane off, and one with it on. Those at odd places: three with it on,
+    and one with it off.
+    """
     number = TRANSITIONS.index((before, after, client))
     workers = 3 if os.environ["TABI_LANE"] == str(number % 2) else 1
     with configured(tmp_path, listen(port, *before), workers=workers) as server:
