@@ -501,7 +501,7 @@ _RACE = Table(
             default='"0.25 s"',
             example='"0.5 s"',
             help="How long a way is alone before the next starts as well. Where it fails the next starts at once. The "
-            "last winner is alone for twice as long as it took then, if that is longer.",
+            "last winner is alone for twice as long as it took then, if that is longer, four head starts at most.",
         ),
         Key(
             name="memory",
@@ -510,7 +510,8 @@ _RACE = Table(
             example='"1 h"',
             help="How long the winner of a race starts first for the same destination, host and port. A way that has "
             "failed there starts last as long, twice as long after two failures, four times at most: to connect, or "
-            "its connection was reset by the other side, or brought not a byte for what the client had sent.",
+            "its connection was reset by the other side, or brought not a byte for what the client had sent, unless "
+            "that left within 5 s, or it lost against one with a longer `handicap`.",
         ),
         Key(
             name="wasted",

@@ -184,11 +184,13 @@ class _Race(Generic[C]):
 
     def _start_next(self, *, is_free: bool = False) -> None:
         """Start the next way, if there is one; beside others only where that is free or may be wasted."""
+        if self._waiting and self._running and not is_free and not self._umpire.may_waste():
+            if self._pause is None or not self._is_spared:
+                self._end_pause()
+                self._begin_pause(self._share, is_spared=True)
+            return  # or at the end of the pause that there is: another's failure does not make it longer
         self._end_pause()
         if not self._waiting:
-            return
-        if self._running and not is_free and not self._umpire.may_waste():
-            self._begin_pause(self._share, is_spared=True)
             return
         way = self._waiting.popleft().way
         runner = _Runner(way, self._through(way))

@@ -20,6 +20,8 @@ from tabi.relay.interface import Cause, Closer, End
 __all__ = ["Race", "Races"]
 
 _PATIENCE: Final = 2  # times what the last winner took it is alone
+_MOST: Final = 4  # head starts that this may be: one that was slow once is not alone for ever
+_TO_ANSWER: Final = 5.0  # seconds; a client that leaves sooner says nothing of its way
 _OURS: Final = frozenset({Cause.LIFETIME, Cause.KILL, Cause.POLICY, Cause.SHUTDOWN, Cause.BUG})
 
 
@@ -65,18 +67,22 @@ class Races:
         found, lead = [], 0.0
         for way in ways:
             found.append(Entrant(way, lead + way.handicap))
-            lead = max(self._head_start, _PATIENCE * seconds) if way.name == winner else self._head_start
+            lead = self._head_start
+            if way.name == winner:
+                lead = max(lead, min(_PATIENCE * seconds, _MOST * lead))
         return tuple(found)
 
     def hear_end(self, destination: str, way: str, end: End) -> None:
         """Learn from the end of a flow whether its way is worth anything at a destination that was raced for.
 
-        Reset by the other side, or not a byte for what the client has sent: it has failed, for this destination.
+        Reset by the other side, or not a byte for what the client has sent: it has failed, for this destination. Not
+        so where the client itself left at once: anybody could have ways fail for everybody by that.
         """
         if not way or destination not in self.memory or end.cause in _OURS:
             return
         was_reset = end.closer is Closer.TARGET and end.cause is not Cause.FIN
-        if was_reset or (end.up and not end.down):
+        has_waited = end.closer is not Closer.CLIENT or end.ended - end.started >= _TO_ANSWER
+        if was_reset or (end.up and not end.down and has_waited):
             self.memory.failed(destination, way, self.clock())
         elif end.down:
             self.memory.served(destination, way)

@@ -239,6 +239,12 @@ def test_where_nothing_may_be_wasted_a_silent_way_is_given_its_share_of_the_time
     assert trip.connection is not None
 
 
+def test_where_nothing_may_be_wasted_a_failure_does_not_make_the_pause_longer() -> None:
+    peers = {FIRST: (math.inf, None), SECOND: (5, REFUSED), THIRD: (0.1, GOOD)}
+    trip = Trip([OFFICE, SPARE, TOR], peers, allowance=1)
+    assert trip.opened == [(0, FIRST), (0.25, SECOND), (10.5, THIRD)]
+
+
 def test_only_dials_beside_others_are_counted_as_wasted() -> None:
     peers = {FIRST: (0.1, REFUSED), SECOND: (9, REFUSED), THIRD: (9, GOOD)}
     trip = Trip([OFFICE, SPARE, TOR], peers, allowance=1)

@@ -52,8 +52,10 @@ class Running:
         self.now += after
         race.won(way)
 
-    def ends(self, way: Way, closer: Closer, cause: Cause, up: int, down: int, destination: str = THERE) -> None:
-        self.races.hear_end(destination, way.name, End(1, b"", closer, cause, 0, up, down, 0.0, 1.0))
+    def ends(
+        self, way: Way, closer: Closer, cause: Cause, up: int, down: int, destination: str = THERE, seconds: float = 5.0
+    ) -> None:
+        self.races.hear_end(destination, way.name, End(1, b"", closer, cause, 0, up, down, 7.0, 7.0 + seconds))
 
 
 def test_ways_start_in_turn_and_dear_ones_later() -> None:
@@ -70,6 +72,8 @@ def test_winner_starts_first_and_is_alone_for_twice_what_it_took() -> None:
     assert running.waits(TOR, DIRECT, OFFICE) == [0, 1.5, 0.5]
     running.wins(TOR, after=0.1)
     assert running.waits(TOR, DIRECT, OFFICE) == [0, 0.5, 0.5]
+    running.wins(TOR, after=9)  # not for ever
+    assert running.waits(TOR, DIRECT, OFFICE) == [0, 2, 0.5]
     running.now += 600
     assert running.order() == "direct office tor"
 
@@ -127,6 +131,16 @@ def test_way_that_brings_nothing_or_a_reset_has_failed(
     running.wins(DIRECT)
     running.ends(DIRECT, closer, cause, up, down)
     assert running.order() == ("office tor direct" if has_failed else "direct office tor")
+
+
+@pytest.mark.parametrize("cause", [Cause.FIN, Cause.RST])
+def test_client_that_leaves_at_once_says_nothing_of_its_way(cause: Cause) -> None:
+    running = Running()
+    running.wins(DIRECT)
+    running.ends(DIRECT, Closer.CLIENT, cause, 1, 0, seconds=4.9)
+    assert running.order() == "direct office tor"
+    running.ends(DIRECT, Closer.TARGET, Cause.FIN, 1, 0, seconds=0.1)
+    assert running.order() == "office tor direct"
 
 
 def test_way_that_brings_data_is_forgiven_and_what_was_not_raced_for_is_not_remembered() -> None:
