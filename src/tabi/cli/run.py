@@ -133,10 +133,20 @@ def _trace(arguments: argparse.Namespace) -> "Trace | None":
     from tabi.wrap.trace import Trace
 
     if arguments.trace:
-        return Trace(lambda line: print(line, file=sys.stderr, flush=True), as_json=arguments.json)
+        return Trace(_tell, as_json=arguments.json)
     if arguments.json:
         raise UsageError("--json is about the lines of --trace; give both")
     return None
+
+
+def _tell(line: str) -> None:
+    """Write a line of the trace, if it can be: whoever stops reading it must not stop the program's connections."""
+    if sys.stderr is None:  # closed before we came
+        return
+    try:  # not by the stream, which would keep it, and fail again at our end
+        os.write(sys.stderr.fileno(), f"{line}\n".encode(errors="backslashreplace"))
+    except OSError:  # a pipe that nobody reads any more, or that is full and does not wait
+        pass
 
 
 def _wanted(arguments: argparse.Namespace) -> "Wanted":

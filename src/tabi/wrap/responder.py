@@ -103,8 +103,9 @@ class Responder:
         said = zone.answer(message, self._names)
         if said is None:
             return None
-        self._on_answer(client, said)
-        return said.encode()
+        encoded = said.encode()
+        self._on_answer(client, said)  # whatever becomes of what is told, the answer is there
+        return encoded
 
     def _on_accept(self, sock: socket.socket, peer: Endpoint, _local: Endpoint) -> None:
         if len(self._clients) >= self._most:
