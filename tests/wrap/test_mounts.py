@@ -1,6 +1,7 @@
 """Files that are covered and doors that are hidden, whatever is there; tried in a mount namespace of its own."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from tabi.wrap.mounts import furnish
 directory, files, masks, optional = json.loads(sys.argv[1])
 furnish(files, masks, frozenset(optional))
 os.chdir(directory)
-print(json.dumps({os.path.relpath(os.path.join(at, name)): open(os.path.join(at, name)).read()
+print(json.dumps({os.path.relpath(os.path.join(at, name)): open(os.path.join(at, name), errors="surrogateescape").read()
                   for at, _, names in os.walk(".") for name in names}))
 print(os.path.exists("/proc/self/stat"))
 """
@@ -56,6 +57,12 @@ def test_a_file_is_covered(etc: Path) -> None:
     (etc / "resolv.conf").write_text("old")
     assert seen(etc, {etc / "resolv.conf": "new"}) == KEPT | {"resolv.conf": "new"}
     assert (etc / "resolv.conf").read_text() == "old"
+
+
+def test_bytes_that_are_no_text_stay_what_they_are(etc: Path) -> None:
+    (etc / "nsswitch.conf").write_text("old")
+    text = b"# caf\xe9\n".decode("utf-8", "surrogateescape")
+    assert os.fsencode(seen(etc, {etc / "nsswitch.conf": text})["nsswitch.conf"]) == b"# caf\xe9\n"
 
 
 def test_a_link_is_followed_to_what_is_covered(etc: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def describe(wanted: Wanted) -> Program:
         identity=identity,
         strict=wanted.strict,
         resolv=resolv_conf((GATE4, GATE6) if has_ipv6() else (GATE4,), wanted.search),
-        nsswitch=nsswitch_conf(_NSSWITCH.read_text(errors="surrogateescape") if _NSSWITCH.is_file() else ""),
+        nsswitch=nsswitch_conf(_NSSWITCH.read_text("utf-8", "surrogateescape") if _NSSWITCH.is_file() else ""),
         masks=masks,
     )
 

@@ -4,7 +4,9 @@ All of it is in a mount namespace of the program's; nothing changes outside. The
 that is mounted for a moment where /proc is, the one directory that is always there and never in the way.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from typing import Final
 
@@ -55,10 +57,29 @@ def furnish(files: dict[str, str], masks: Iterable[str], optional: frozenset[str
 
 
 def _hide(path: str) -> None:
-    if os.path.isdir(path):
-        _bind(_NOTHING, path)
-    elif os.path.exists(path):
-        _bind(_NOBODY, path)
+    try:
+        mode = os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except PermissionError:
+        _hide_unseen(path)
+    else:
+        _bind(_NOTHING if stat.S_ISDIR(mode) else _NOBODY, path)
+
+
+def _hide_unseen(path: str) -> None:
+    """Hide what we may not look at, as root a file system of a user's own (FUSE): it can be covered nevertheless."""
+    try:
+        try:
+            _bind(_NOTHING, path)
+        except NotADirectoryError:
+            _bind(_NOBODY, path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        if error.errno != errno.EACCES:
+            raise
+        # It is a directory above it that we may not enter; neither may the program, which has no more rights than we.
 
 
 def _cover(path: str, text: str, *, is_optional: bool) -> None:
@@ -100,6 +121,6 @@ def _bind(source: str, target: str) -> None:
 
 def _write(path: str, text: str, mode: int) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(fd, "w", encoding="utf-8") as stream:
+    with open(fd, "w", encoding="utf-8", errors="surrogateescape") as stream:  # as the host's own files were read
         os.fchmod(fd, mode)
         stream.write(text)

@@ -15,8 +15,8 @@ from tabi.wrap.bpf import syn_filter
 from tabi.wrap.netlink import Netlink
 
 __all__ = [
-    "GATE4", "GATE6", "GATE_LINK", "NAMES_PORT", "PROGRAM4", "PROGRAM6", "PROGRAM_LINK", "close_gate", "filter_gate",
-    "has_ipv6", "limit_first_buffers", "open_sockets", "transparent", "wire_gate", "wire_program",
+    "GATE4", "GATE6", "GATE_LINK", "NAMES_PORT", "PROGRAM4", "PROGRAM6", "PROGRAM_LINK", "close_gate", "enable_ipv6",
+    "filter_gate", "has_ipv6", "limit_first_buffers", "open_sockets", "transparent", "wire_gate", "wire_program",
 ]  # fmt: skip
 
 GATE_LINK: Final = "e1"
@@ -39,18 +39,40 @@ _BORN_WITH: Final = 131_072  # bytes of a TCP socket's receive buffer, as the ke
 _BUFFER: Final = 1 << 20  # bytes of datagrams or SYNs that may wait; the kernel gives what rmem_max allows
 _ETH_P_ALL: Final = 3
 _IP_HDRINCL: Final = 3  # linux/in.h
+# Links that are there already, and those to come; /proc/sys/net is that of the reader's namespace.
+_DISABLE_IPV6: Final = tuple(Path("/proc/sys/net/ipv6/conf", kind, "disable_ipv6") for kind in ("all", "default"))
 
 # What the kernel says where an expression of nf_tables is neither built in nor a module.
 _NO_SUCH_EXPRESSION: Final = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT)
 
 
 def has_ipv6() -> bool:
-    """Say whether this kernel has IPv6; one that was started with ipv6.disable=1 has none."""
+    """Say whether this network namespace may have IPv6: a kernel with ipv6.disable=1 has none at all."""
     try:
         socket.socket(socket.AF_INET6, socket.SOCK_STREAM).close()
     except OSError:
         return False
-    return True
+    return not any(_is_set(path) for path in _DISABLE_IPV6)
+
+
+def enable_ipv6() -> None:
+    """Have IPv6 in this namespace, one of our own, where new ones take over that the host does without it.
+
+    That is so with net.core.devconf_inherit_init_net=1 and with ipv6.disable_ipv6=1 for the kernel.
+    """
+    for path in _DISABLE_IPV6:
+        try:
+            if _is_set(path):
+                path.write_text("0")
+        except OSError:  # /proc/sys is read-only in some containers; then there is none, as `has_ipv6` finds
+            return
+
+
+def _is_set(path: Path) -> bool:
+    try:
+        return path.read_text().strip() == "1"
+    except OSError:  # it is only there where there is IPv6
+        return False
 
 
 def wire_gate(pid: int) -> None:
@@ -59,6 +81,7 @@ def wire_gate(pid: int) -> None:
     Raises:
         OSError: the kernel refuses a step, which is named.
     """
+    enable_ipv6()
     with Netlink() as kernel:
         kernel.ask(netlink.up(_LOOPBACK))
         kernel.ask(netlink.veth(GATE_LINK, _GATE_HARDWARE, PROGRAM_LINK, _PROGRAM_HARDWARE, pid, _MTU))
@@ -77,6 +100,7 @@ def wire_program() -> None:
     Raises:
         OSError: the kernel refuses a step, which is named.
     """
+    enable_ipv6()
     with Netlink() as kernel:
         kernel.ask(netlink.up(_LOOPBACK))
         index = socket.if_nametoindex(PROGRAM_LINK)
