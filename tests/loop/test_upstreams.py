@@ -439,6 +439,17 @@ def test_datagrams_of_rules_that_go_directly_do_not_go_through_an_upstream(
         assert "denied 1" in drops(here.server)
 
 
+def test_association_that_goes_directly_takes_datagrams_of_every_rule_that_does(
+    office: Running, there: socket.socket
+) -> None:
+    near = f'[[rule]]\nname = "near"\nallow = true\nport = {address_of(there)[1]}\n'
+    racing = 'via = ["direct", "office"]\npick = "race"\n'
+    opening = f'[[rule]]\nname = "first"\nallow = true\nport = 1\n{racing}'
+    with routing(upstream("office", url(office.address)), opening, near) as here:
+        with Association(here.address) as association:
+            association.talk(there)
+
+
 def test_datagrams_that_should_go_through_an_upstream_are_dropped(office: Running, there: socket.socket) -> None:
     _, port = address_of(there)
     far = f'[[rule]]\nname = "far"\nallow = true\nport = {port}\nvia = "office"\n'

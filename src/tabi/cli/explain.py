@@ -272,7 +272,8 @@ def _granted(configuration: "Configuration", answer: "Explanation", verdict: "Ve
 def _untrusted(configuration: "Configuration", answer: "Explanation", grants: "Grants") -> list[str]:
     from tabi.policy.verdict import is_trusted
 
-    upstreams = [configuration.upstreams[name] for name in grants.upstreams or grants.via if name != "direct"]
+    way = grants.way(answer.question.command)
+    upstreams = [configuration.upstreams[name] for name in way if name != "direct"]
     return [one.name for one in upstreams if not is_trusted(one.trust, _port(answer))]
 
 

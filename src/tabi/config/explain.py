@@ -201,8 +201,9 @@ def _held_to_association(
     """Refuse a datagram that would have to leave the way of its association."""
     opening = configuration.rules(Request(question.command, None), question.context(configuration))
     lacking = ""
-    if verdict.grants.via != opening.grants.via:
-        way = f"through {', '.join(opening.grants.via)}" if opening.grants.via else "directly"
+    upstreams = opening.grants.upstreams
+    if verdict.grants.upstreams != upstreams:
+        way = f"through {', '.join(upstreams)}" if upstreams else "directly"
         lacking = f'it goes another way than the association, which goes {way} by rule "{opening.rule}"'
     elif verdict.by_name and verdict.grants.resolve == "upstream":
         lacking = "it leaves look-ups to the upstream, and datagrams go to addresses only"

@@ -168,6 +168,10 @@ class Grants:
         """The upstreams for what does not race, in their order; none where the direct way is the first."""
         return () if self.via[:1] == (DIRECT,) else tuple(name for name in self.via if name != DIRECT)
 
+    def way(self, command: Command) -> tuple[str, ...]:
+        """Say what all rules have in common that send a command the same way: only CONNECT races."""
+        return self.via if command is Command.CONNECT else self.upstreams
+
 
 NO_GRANTS = Grants()
 """Nothing beyond the connection itself."""

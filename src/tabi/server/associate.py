@@ -100,7 +100,7 @@ class Relay:
         self._session = session
         self._event = event
         self._leg = leg
-        self._via = grants.via
+        self._upstreams = grants.upstreams
         self._upstream = upstream
         self._loop = session.server.loop
         self._targets: dict[int, socket.socket] = {}  # by IP version
@@ -202,7 +202,7 @@ class Relay:
 
     def _judge(self, target: Endpoint, address: Address | None) -> bool:
         verdict = self._session.judgement.judge(Request(self._event.command, target, address))
-        if verdict.grants.via != self._via:  # what is to go another way is not sent this one
+        if verdict.grants.upstreams != self._upstreams:  # what is to go another way is not sent this one
             return False
         leaves = verdict.grants.resolve == "upstream" and address is None and isinstance(target.host, Name)
         return verdict.allow and not leaves  # whose answer could not be told from a stranger's

@@ -12,6 +12,7 @@ from tabi.dial.wishes import Connection, Family, Steps
 from tabi.errors import DeniedError
 from tabi.machine.server import RequestReceived
 from tabi.net.driver import drive
+from tabi.net.linger import reset
 from tabi.policy.verdict import Request, Verdict
 from tabi.server import routes
 from tabi.server.session import Session, address_known
@@ -75,7 +76,7 @@ async def _by_route(session: Session, event: RequestReceived, verdict: Verdict) 
         return await _directly(session, event, route.permit, options)
 
     if (begun := session.take_begun()) is not None:  # by other rules, directly
-        begun.sock.close()
+        reset(begun.sock)  # it may be connected by now
 
     if route.grants.pick == "race":
         return await routes.race(session, event.target, route)

@@ -61,11 +61,11 @@ async def find(session: Session, event: RequestReceived, verdict: Verdict) -> Ro
         DialError: the name has none, or the time is over.
     """
     judgement, host, seconds = session.judgement, event.target.host, seconds_for(session, verdict)
-    permit = judgement.permits(event)
+    permit, command = judgement.permits(event), event.command
     grants = verdict.grants
 
     def is_allowed_this_way(address: Address) -> bool:
-        return permit(address) and judgement.grants_to(address).via == grants.via
+        return permit(address) and judgement.grants_to(address).way(command) == grants.way(command)
 
     if not session.server.upstreams or not isinstance(host, Name) or verdict.by_name:
         return Route(grants, (), is_allowed_this_way, seconds)

@@ -343,6 +343,26 @@ def test_ways_that_race_are_told_and_what_the_direct_one_is_held_to(
     assert "via:" not in explain(capsys, via, "associate 203.0.113.9:53")
 
 
+def test_upstreams_behind_the_direct_way_are_nothing_to_what_does_not_race(
+    capsys: pytest.CaptureFixture[str], via: str
+) -> None:
+    text = Path(via).read_text().replace('name = "office"\nurl', 'name = "office"\ntrust = "encrypted"\nurl', 1)
+    Path(via).write_text(text.replace('via = ["office", "spare"]', 'via = ["direct", "office"]\npick = "race"'))
+    assert "not trusted with port 5432: office\n" in explain(capsys, via, "connect 203.0.113.9:5432")
+    told = explain(capsys, via, "bind 203.0.113.9:443")
+    assert told.startswith("allowed")
+    assert "not trusted" not in told
+
+
+def test_datagrams_go_the_way_of_their_association_where_both_are_direct(
+    capsys: pytest.CaptureFixture[str], via: str
+) -> None:
+    dns = '[[rule]]\nname = "dns"\nallow = true\nport = 53\n[[rule]]\nname = "rest"'
+    text = Path(via).read_text().replace('[[rule]]\nname = "rest"', dns)
+    Path(via).write_text(text.replace('via = ["office", "spare"]', 'via = ["direct", "office"]\npick = "race"'))
+    assert explain(capsys, via, "associate 203.0.113.9:53").startswith('allowed: rule 3 "dns"')
+
+
 def test_upstreams_that_are_not_trusted_with_the_port_are_told(capsys: pytest.CaptureFixture[str], via: str) -> None:
     text = Path(via).read_text().replace('name = "office"\nurl', 'name = "office"\ntrust = "encrypted"\nurl', 1)
     Path(via).write_text(text)
