@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from errno import ENOPROTOOPT
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -287,6 +288,42 @@ def test_where_connections_come_from_is_not_for_the_library_to_say(server: Runni
     with pytest.raises(UsageError, match="source_address"):
         with our_urllib3.ProxyPoolManager(proxy_of(server), source_address=("127.0.0.2", 0)) as http:
             http.request("GET", "http://site.example/")
+
+
+WRONG_OPTIONS = [(socket.IPPROTO_TCP, 9999, 1)]
+
+
+def get_with_wrong_options(name: str, url: str, proxy: str) -> None:
+    """Get a page with a socket option that no kernel takes."""
+    if name == "urllib3":
+        with our_urllib3.ProxyPoolManager(proxy, retries=False, socket_options=WRONG_OPTIONS) as http:
+            http.request("GET", url)
+    elif name == "httpx":
+        with httpx.Client(transport=our_httpx.ProxyTransport(proxy, socket_options=WRONG_OPTIONS)) as client:
+            client.get(url)
+    else:
+
+        async def main() -> None:
+            transport = our_httpx.AsyncProxyTransport(proxy, socket_options=WRONG_OPTIONS)
+            async with httpx.AsyncClient(transport=transport) as client:
+                await client.get(url)
+
+        on_asyncio(main)
+
+
+@pytest.mark.parametrize("name", ["urllib3", "httpx", "httpx-asyncio"])
+def test_a_socket_option_that_fails_is_the_librarys_error_and_leaves_no_socket(name: str, server: Running) -> None:
+    over = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        if sock.recv(1) == b"":
+            over.set()
+
+    with target(serve) as (_, port):
+        with pytest.raises(LIBRARIES[name].refused) as caught:
+            get_with_wrong_options(name, f"http://site.example:{port}/", proxy_of(server))
+        assert over.wait(PATIENCE), "nobody has closed"
+        assert any(isinstance(one, OSError) and one.errno == ENOPROTOOPT for one in causes(caught.value))
 
 
 def test_connections_end_with_their_client(library: Library, server: Running, trust: Trust) -> None:

@@ -177,8 +177,11 @@ class _Backend:
             raise UsageError("local_address: the connection to a proxy comes from where the kernel says")
         with _told_as(self._core, "ConnectTimeout", "ConnectError"):
             sock = create_connection((host, port), timeout, proxy=self._hops)
-        for option in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *(socket_options or ())):
-            sock.setsockopt(*option)
+            try:
+                _prepare(sock, socket_options)
+            except BaseException:
+                sock.close()
+                raise
         return _Stream(self._core, sock)
 
     def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> NoReturn:
@@ -255,9 +258,11 @@ class _AsyncBackend:
             raise UsageError("local_address: the connection to a proxy comes from where the kernel says")
         with _told_as(self._core, "ConnectTimeout", "ConnectError"):
             stream = await connect_tcp(host, port, proxy=self._hops, timeout=timeout)
-        sock = stream.extra(SocketAttribute.raw_socket)
-        for option in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *(socket_options or ())):
-            sock.setsockopt(*option)
+            try:
+                _prepare(stream.extra(SocketAttribute.raw_socket), socket_options)
+            except BaseException:
+                await anyio.aclose_forcefully(stream)
+                raise
         return _AsyncStream(self._core, stream)
 
     async def connect_unix_socket(self, path: str, *_: Any, **__: Any) -> NoReturn:
@@ -322,6 +327,11 @@ class _AsyncStream:
             case "is_readable":
                 return _is_readable(self._stream.extra(SocketAttribute.raw_socket))
         return None
+
+
+def _prepare(sock: socket.socket, options: Iterable[tuple[Any, ...]] | None) -> None:
+    for option in ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *(options or ())):
+        sock.setsockopt(*option)
 
 
 def _is_readable(sock: socket.socket) -> bool:

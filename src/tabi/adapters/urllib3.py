@@ -67,12 +67,16 @@ class _Connection(HTTPConnection):
     def _new_conn(self) -> socket.socket:
         try:
             sock = create_connection((self.host, self.port or self.default_port), self.timeout, proxy=self._hops)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+            except BaseException:
+                sock.close()
+                raise
         except TimeoutError as error:
             raise ConnectTimeoutError(self, str(error)) from error
         except OSError as error:
             raise NewConnectionError(self, str(error)) from error
-        for option in self.socket_options or ():
-            sock.setsockopt(*option)
         return sock
 
 
