@@ -277,6 +277,20 @@ def test_exit_codes_are_those_of_the_program_or_of_env(argv: tuple[str, ...], co
     assert run(ending(*argv)) == code
 
 
+def test_a_file_of_no_known_format_is_a_script(tmp_path: Path) -> None:
+    script = tmp_path / "script"
+    script.write_text('exit "$1"\n')
+    script.chmod(0o755)
+    assert run(ending(str(script), "3")) == 3
+    assert run(ending("script", "4", environ={"PATH": str(tmp_path)})) == 4
+
+
+def test_a_directory_that_is_hidden_is_so_for_who_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "socket").touch()
+    monkeypatch.chdir(tmp_path)
+    assert run(ending("/bin/sh", "-c", "test ! -e socket", masks=(str(tmp_path),))) == 0
+
+
 def test_a_directory_that_is_gone_is_our_own_failure() -> None:
     assert run(ending("true", cwd="/nonexistent")) == 125
 

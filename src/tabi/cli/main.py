@@ -104,6 +104,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parse(given: Sequence[str]) -> argparse.Namespace:
+    try:
+        return build_parser().parse_args(given)
+    except SystemExit as end:
+        if end.code == EXIT_USAGE and list(given[:1]) in (["run"], ["shell"]):  # where 2 would be the program's own
+            raise SystemExit(run_command.EXIT_OURS) from None
+        raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -111,9 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; None takes those of the process.
 
     Returns:
-        the exit code: 0, 1 for a failure, 2 for wrong usage.
+        the exit code: 0, 1 for a failure, 2 for wrong usage; those of a program that is run, and then 125 for our own.
     """
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(sys.argv[1:] if argv is None else argv)
     from tabi.errors import TabiError
 
     try:

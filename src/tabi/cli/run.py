@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tabi.wrap.description import Wanted
     from tabi.wrap.trace import Trace
 
-__all__ = ["add_parser", "run"]
+__all__ = ["EXIT_OURS", "add_parser", "run"]
 
 EXIT_OURS = 125  # as env(1) has it: we have failed, and not the program
 
@@ -99,9 +99,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     try:
         return _run(arguments)
-    except TabiError as error:
+    except BrokenPipeError:  # of --explain, whose reader has seen enough
+        raise
+    except (TabiError, OSError) as error:
         print(f"tabi: {error}", file=sys.stderr)
-        return EXIT_OURS
+    except Exception:  # noqa: BLE001  a bug: 1 would be the program's own
+        import traceback
+
+        traceback.print_exc()
+    return EXIT_OURS
 
 
 def _run(arguments: argparse.Namespace) -> int:

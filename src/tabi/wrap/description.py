@@ -10,7 +10,7 @@ from tabi.errors import UsageError
 from tabi.machine.hop import Hop
 from tabi.wrap.ladder import is_privileged
 from tabi.wrap.program import Identity, Program, identity_of
-from tabi.wrap.side_doors import NAME_SERVICES, nsswitch_conf, resolv_conf, services
+from tabi.wrap.side_doors import NAME_SERVICES, named, nsswitch_conf, resolv_conf, services
 from tabi.wrap.variables import of_program
 from tabi.wrap.wiring import GATE4, GATE6, has_ipv6
 
@@ -63,7 +63,7 @@ def describe(wanted: Wanted) -> Program:
     masks: tuple[str, ...] = NAME_SERVICES
     if not wanted.keep_sockets:
         uid = os.getuid() if identity is None else identity.uid
-        masks += services(uid, wanted.environ.get("XDG_RUNTIME_DIR"))
+        masks += services(uid, wanted.environ.get("XDG_RUNTIME_DIR")) + named(wanted.environ)
     return Program(
         argv=tuple(wanted.argv),
         environ=environ,

@@ -180,7 +180,9 @@ def _program(peer: Endpoint) -> Address:
 def _can_be_shown(peer: Endpoint) -> bool:
     """Say whether a packet may come from there: no name, and nothing that is a host's own affair."""
     host = peer.host
-    return not (isinstance(host, Name) or host.is_loopback or host.is_unspecified or host.is_multicast)
+    if isinstance(host, Name) or host.is_loopback or host.is_unspecified or host.is_multicast:
+        return False
+    return not (host.is_reserved if host.version == 4 else host.is_link_local)  # 240/4; and what wants a link
 
 
 def _reach(proxy: Endpoint) -> Plan:

@@ -3,6 +3,7 @@
 import errno
 import os
 import pwd
+import shutil
 import signal
 import socket
 import stat
@@ -20,6 +21,7 @@ NOT_FOUND: Final = 127
 
 _SO_DOMAIN: Final = 39  # asm-generic/socket.h
 _STDERR: Final = 2
+_SHELL: Final = "/bin/sh"
 _STANDARD: Final = 3  # descriptors below are the program's standard streams
 _NETWORK_FILES: Final = ("/dev/net/tun", "/dev/vhost-net", "anon_inode:[io_uring]")  # each may hold a way out
 
@@ -127,6 +129,7 @@ def become(program: Program, *, is_rootless: bool, ignored: frozenset[int], mask
     """
     try:
         close_foreign_sockets()
+        _reenter()
         _confine(program, is_rootless=is_rootless)
         if program.cwd is not None:
             os.chdir(program.cwd)
@@ -134,11 +137,35 @@ def become(program: Program, *, is_rootless: bool, ignored: frozenset[int], mask
     except OSError as error:
         _fail(OURS, f"{error.filename or ''} {error.strerror}".strip())
     try:
-        os.execvpe(program.argv[0], program.argv, program.environ)
+        _execute(program)
     except OSError as error:
         # env(1): found and cannot be run, or not found; a script whose interpreter is missing counts as the latter
         code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_RUN
         _fail(code, f"{program.argv[0]}: {error.strerror}")
+
+
+def _execute(program: Program) -> NoReturn:
+    """Execute it as execvp(3) does: what is of no known format is a script of the shell."""
+    name, *arguments = program.argv
+    try:
+        os.execvpe(name, program.argv, program.environ)
+    except OSError as error:
+        path = name if "/" in name else shutil.which(name, path=program.environ.get("PATH", os.defpath))
+        if error.errno != errno.ENOEXEC or path is None:
+            raise
+    os.execve(_SHELL, (_SHELL, path, *arguments), program.environ)
+
+
+def _reenter() -> None:
+    """Enter our directory again: we are in it from before the mounts, and may be in one that they are to hide."""
+    try:
+        path = os.getcwd()
+    except FileNotFoundError:  # it has been removed
+        return
+    try:
+        os.chdir(path)
+    except PermissionError:  # one above it is closed to us, which those of the mounts are not
+        pass
 
 
 def _confine(program: Program, *, is_rootless: bool) -> None:

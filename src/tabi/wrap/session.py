@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -15,11 +16,12 @@ from tabi.errors import ProxyAuthError, ProxyProtocolError, ProxyUnreachableErro
 from tabi.machine.hop import Hop
 from tabi.net.sockopts import raise_descriptor_limit
 from tabi.net.system_resolver import SystemResolver
+from tabi.net.tasks import spawn
 from tabi.relay import End
 from tabi.wrap.datagrams import Datagrams, associate
 from tabi.wrap.gate import Gate, GateOptions, Watcher
 from tabi.wrap.held import Decided
-from tabi.wrap.house import House, open_house
+from tabi.wrap.house import House, HouseError, open_house
 from tabi.wrap.inbound import Inbound
 from tabi.wrap.names import Names
 from tabi.wrap.program import Program
@@ -60,7 +62,8 @@ async def run_program(
     """
     house = await open_house(program)
     try:
-        return await _live(house, hops, options, trace, inbound)
+        with _many_descriptors():  # not before: the program has what it was given
+            return await _live(house, hops, options, trace, inbound)
     finally:
         await house.close()
 
@@ -68,7 +71,6 @@ async def run_program(
 async def _live(
     house: House, hops: Sequence[Hop], options: GateOptions, trace: Trace | None, inbound: Sequence[int]
 ) -> int:
-    raise_descriptor_limit()  # not before: the program has what it was given
     names, trace = Names(), trace or Trace(_ignore)
     teller = _Teller(trace)
     sockets = house.sockets
@@ -83,12 +85,37 @@ async def _live(
                     await listening.enter_async_context(reached)
                 with _signals(house):
                     house.start()
-                    code = await house.wait()
+                    code = await _end_of(house, teller)
             await teller.drain(gate)
             return code
     finally:
         datagrams.close()
         responder.close()
+
+
+@contextmanager
+def _many_descriptors() -> Iterator[None]:
+    """Have as many descriptors as may be, for as long as the program runs."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    raise_descriptor_limit()
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+async def _end_of(house: House, teller: "_Teller") -> int:
+    """Wait for the program's end, or for a bug of ours that leaves it without connections."""
+    ended = spawn(house.wait(), name="the program's end")
+    failing = spawn(teller.failing.wait(), name="a failure of the relay")
+    try:
+        await asyncio.wait((ended, failing), return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            raise HouseError("tabi's relay has failed, which is a bug; the program is cut off")
+        return await ended
+    finally:
+        ended.cancel()
+        failing.cancel()
 
 
 def _ignore(_line: str) -> None:
@@ -102,12 +129,18 @@ class _Teller(Watcher):
         self._trace = trace or Trace(_ignore)
         self._told: set[str] = set()
         self._one_ended = asyncio.Event()
+        self.failing = asyncio.Event()  # set when no connection can be relayed any more
 
     def decided(self, decided: Decided) -> None:
         """Tell why, where it is not the target's own doing."""
         self._trace.decided(decided)
         if isinstance(decided.error, ProxyUnreachableError | ProxyAuthError | ProxyProtocolError):
             self.tell(decided.error)
+
+    def failed(self, error: Exception) -> None:
+        """Tell of the bug, and end the run."""
+        super().failed(error)
+        self.failing.set()
 
     def listening(self, port: int, address: Endpoint) -> None:
         """Tell where a port of the program can be reached."""
@@ -163,7 +196,8 @@ def _signals(house: House) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    watched = [one for one in (*_FORWARDED, *_OF_TERMINALS) if signal.getsignal(one) is not signal.SIG_IGN]
+    before = {number: signal.getsignal(number) for number in (*_FORWARDED, *_OF_TERMINALS)}
+    watched = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     for number in watched:
         loop.add_signal_handler(number, _pass_on, house, number)
     try:
@@ -171,6 +205,8 @@ def _signals(house: House) -> Iterator[None]:
     finally:
         for number in watched:
             loop.remove_signal_handler(number)
+            if (handler := before[number]) is not None:  # None: it is none of Python's, and cannot be had back
+                signal.signal(number, handler)
 
 
 def _pass_on(house: House, number: signal.Signals) -> None:

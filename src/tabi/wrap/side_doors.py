@@ -8,22 +8,25 @@ Only data and texts: `tabi.wrap.house` mounts them.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
 
 from tabi.addr import Address, Name
 
-__all__ = ["NAME_SERVICES", "NAME_VARIABLES", "nsswitch_conf", "resolv_conf", "services"]
+__all__ = ["NAME_SERVICES", "NAME_VARIABLES", "named", "nsswitch_conf", "resolv_conf", "services"]
 
 NAME_SERVICES = (
-    "/run/nscd/socket",  # nscd(8), nsncd: glibc asks there before it looks at nsswitch.conf
-    "/var/run/nscd/socket",
+    "/run/nscd",  # nscd(8), nsncd: glibc asks there before it looks at nsswitch.conf
+    "/var/run/nscd",
     "/run/systemd/resolve/io.systemd.Resolve",  # nss-resolve, resolvectl
     "/run/systemd/resolve/io.systemd.Resolve.Monitor",
-    "/run/avahi-daemon/socket",  # nss-mdns
-    "/var/lib/sss/pipes/nss",  # sssd has names of hosts as well
+    "/run/avahi-daemon",  # nss-mdns
+    "/var/lib/sss/pipes",  # sssd has names of hosts as well
 )
 """Sockets of services that look names up: put out of reach always, with links on the way followed. Their directories
-stay, for resolv.conf itself is often a link into one of them."""
+are, where they have one of their own: what covers a file goes when somebody outside removes or renames that file, as a
+service does that starts again (mount_namespaces(7)). That of systemd-resolved stays, for resolv.conf is often a link
+into it."""
 
 NAME_VARIABLES = ("HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS")
 """Variables by which the C library would bring back what `resolv_conf` leaves out (resolver(3)): to be taken out."""
@@ -65,6 +68,9 @@ _SERVICES_OF_USER = (
     "gnupg/S.dirmngr",  # GnuPG fetches keys there
 )
 
+_BUSES = ("DBUS_SESSION_BUS_ADDRESS", "DBUS_SYSTEM_BUS_ADDRESS")
+_HOSTS_OF_CONTAINERS = ("DOCKER_HOST", "CONTAINER_HOST")
+
 _HOSTS = "hosts: files dns"
 _HOSTS_LINE = re.compile(r"^[ \t]*hosts[ \t]*:.*$", re.MULTILINE | re.IGNORECASE)
 _MOST_SEARCHED = 6  # resolv.conf(5): older C libraries take no more
@@ -82,6 +88,24 @@ def services(uid: int, runtime: str | None = None) -> tuple[str, ...]:
     usual = f"/run/user/{uid}"
     own = dict.fromkeys((usual, (runtime or usual).rstrip("/")))
     return (*_SERVICES, *(f"{directory}/{name}" for directory in own for name in _SERVICES_OF_USER))
+
+
+def named(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """List the sockets of such services that the environment names, wherever they are.
+
+    Args:
+        environ: of the program.
+    """
+    paths = [_parameter(one) for key in _BUSES for one in environ.get(key, "").split(";")]
+    paths += [environ.get(key, "").removeprefix("unix://") for key in _HOSTS_OF_CONTAINERS]
+    return tuple(path for path in paths if path.startswith("/") and path.strip("/"))
+
+
+def _parameter(address: str) -> str:
+    """Find the path in an address of D-Bus (its specification, "Server Addresses"); empty where there is none."""
+    transport, _, parameters = address.partition(":")
+    pairs = (one.partition("=") for one in parameters.split(",") if transport == "unix")
+    return next((unquote(value) for key, _, value in pairs if key == "path"), "")
 
 
 def resolv_conf(responders: Sequence[Address], search: Sequence[Name] = ()) -> str:

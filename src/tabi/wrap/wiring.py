@@ -36,7 +36,8 @@ _CATCH: Final = 9  # discard, RFC 863: where tproxy sends what it catches; any p
 _BACKLOG: Final = 4096
 _NAMES_BACKLOG: Final = 128
 _BORN_WITH: Final = 131_072  # bytes of a TCP socket's receive buffer, as the kernel has it if nobody changes that
-_BUFFER: Final = 1 << 20  # bytes of datagrams or SYNs that may wait; the kernel gives what rmem_max allows
+_BUFFER: Final = 1 << 20  # bytes of datagrams or SYNs that may wait; some kernels give what rmem_max allows
+_SO_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _ETH_P_ALL: Final = 3
 _IP_HDRINCL: Final = 3  # linux/in.h
 # Links that are there already, and those to come; /proc/sys/net is that of the reader's namespace.
@@ -219,9 +220,16 @@ def _packets() -> socket.socket:
     sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
     linux.attach_filter(sock, syn_filter(GATE4, GATE6, NAMES_PORT))
     sock.setsockopt(linux.SOL_PACKET, linux.PACKET_IGNORE_OUTGOING, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    _give_room(sock)
     sock.bind((GATE_LINK, _ETH_P_ALL))
     return sock
+
+
+def _give_room(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
+    except PermissionError:  # older kernels want it of the host's root
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
 
 
 def _raw(family: int) -> socket.socket:
@@ -244,6 +252,6 @@ def _datagrams(family: int) -> socket.socket:
         sock.setsockopt(socket.IPPROTO_IPV6, linux.IPV6_RECVORIGDSTADDR, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IP, linux.IP_RECVORIGDSTADDR, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    _give_room(sock)
     sock.bind(("", _CATCH))
     return sock

@@ -50,3 +50,32 @@ def test_a_reader_who_has_seen_enough_is_no_error_of_ours(words: list[str]) -> N
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ([], 2),
+        (["serve", "--nonsense"], 2),
+        (["run", "--nonsense", "--", "true"], 125),
+        (["run", "-x"], 125),
+        (["shell", "--delay-unreachable", "soon"], 125),
+        (["run", "--help"], 0),
+    ],
+)
+def test_misuse_is_told_from_what_a_program_returns(words: list[str], code: int) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == code
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), ValueError("a bug")])
+def test_whatever_hinders_a_run_is_125(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_arguments: object) -> int:
+        raise error
+
+    monkeypatch.setattr("tabi.cli.run._run", fail)
+    assert main(["run", "--", "true"]) == 125
+    assert str(error) in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import resource
+import signal
 
 import pytest
 
@@ -11,6 +13,7 @@ from tabi.errors import ProxyUnreachableError, RefusedError, TabiError
 from tabi.relay import Cause, Closer, End
 from tabi.wrap import session
 from tabi.wrap.held import Decided
+from tabi.wrap.house import HouseError
 from tabi.wrap.session import _Teller
 
 _END = End(1, b"", Closer.CLIENT, Cause.FIN, 0, 0, 0, 0.0, 0.0)
@@ -86,3 +89,50 @@ def test_trouble_with_a_proxy_is_told_once_and_that_of_a_target_not(caplog: pyte
     with caplog.at_level(logging.WARNING, "tabi"):
         run(scenario())
     assert caplog.messages == ["no proxy", "other"]
+
+
+class House:
+    """As much of a house as is waited for."""
+
+    def __init__(self) -> None:
+        self.end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def wait(self) -> int:
+        return await asyncio.shield(self.end)
+
+
+def test_a_failure_of_the_relay_ends_the_run() -> None:
+    async def scenario() -> None:
+        teller = _Teller()
+        teller.failed(ValueError("a bug"))
+        with pytest.raises(HouseError, match="the program is cut off"):
+            await session._end_of(House(), teller)  # type: ignore[arg-type]
+
+    run(scenario())
+
+
+def test_a_program_that_has_ended_has_its_code() -> None:
+    async def scenario() -> None:
+        house = House()
+        house.end.set_result(7)
+        assert await session._end_of(house, _Teller()) == 7  # type: ignore[arg-type]
+
+    run(scenario())
+
+
+def test_a_caller_has_its_signals_and_limits_back() -> None:
+    heard = signal.getsignal(signal.SIGUSR2)
+    handlers = {signal.SIGUSR2: lambda *_: None}
+
+    async def scenario() -> None:
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with session._many_descriptors(), session._signals(House()):  # type: ignore[arg-type]
+            assert signal.getsignal(signal.SIGUSR2) is not handlers[signal.SIGUSR2]
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == limits
+
+    try:
+        signal.signal(signal.SIGUSR2, handlers[signal.SIGUSR2])
+        run(scenario())
+        assert signal.getsignal(signal.SIGUSR2) is handlers[signal.SIGUSR2]
+    finally:
+        signal.signal(signal.SIGUSR2, heard)

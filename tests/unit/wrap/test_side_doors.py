@@ -50,3 +50,19 @@ def test_every_path_is_absolute_and_plain() -> None:
         assert path.startswith("/")
         assert "//" not in path
         assert not path.endswith("/")
+
+
+@pytest.mark.parametrize(
+    ("environ", "paths"),
+    [
+        ({}, ()),
+        ({"DBUS_SESSION_BUS_ADDRESS": "unix:path=/run/a%20bus,guid=1f;unix:guid=2,path=/run/b"},
+         ("/run/a bus", "/run/b")),
+        ({"DBUS_SYSTEM_BUS_ADDRESS": "unix:abstract=/tmp/x;tcp:host=a,path=/b;autolaunch:"}, ()),
+        ({"DOCKER_HOST": "unix:///home/me/docker.sock", "CONTAINER_HOST": "ssh://host/run/podman.sock"},
+         ("/home/me/docker.sock",)),
+        ({"DOCKER_HOST": "unix:///", "CONTAINER_HOST": "unix://relative"}, ()),
+    ],
+)  # fmt: skip
+def test_services_that_the_environment_names(environ: dict[str, str], paths: tuple[str, ...]) -> None:
+    assert side_doors.named(environ) == paths
