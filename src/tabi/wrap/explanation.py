@@ -19,8 +19,9 @@ What is guaranteed, for the program and all that it starts:
     killed, it is cut off.
   - A connection succeeds when the proxy says so and not before, in every way of connecting, and with every program:
     static, Go, io_uring. Its peer is the true one, its error is the true one.
-  - Names go to the proxy. Nobody on this host or its network is asked for them.
-  - Datagrams are relayed by the proxy, or refused at once (ICMP port unreachable). They never go direct.
+  - Names go to the proxy. Nobody on this host or its network is asked for them, while what hides the services that
+    look names up stays where it is (see below).
+  - Datagrams are relayed by the proxy, or refused when it does not (ICMP port unreachable). They never go direct.
   - What is neither TCP nor UDP goes nowhere; a ping is never answered.
 """
 NOT_GUARANTEED = """\
@@ -28,14 +29,19 @@ What is not:
   - Files are shared: a program that writes where another one reads may have that one do something for it.
   - Sockets of the file system that are not masked (an ssh agent, X11, Wayland, those of your own services) lead to
     programs outside, which have the host's network. So does AF_VSOCK, in a virtual machine.
-  - Traffic of the kernel for file systems of the network (NFS, CIFS) that are mounted already.
+  - What is masked or covered as a single file comes back when somebody outside removes or replaces that file, as a
+    service does that starts again.
+  - Traffic of the kernel for file systems of the network (NFS, CIFS) that are mounted already, an automounter whose
+    directory is entered, and programs that the kernel starts, for keys or core dumps.
+  - The terminal is shared: where dev.tty.legacy_tiocsti is 1, or in Linux before 6.2, it can type for your shell.
   - It has no local address that the world could connect to: servers in it are reached by nobody outside, but by
     --inbound through the proxy, and the loopback of this host is not its own.
   - How much it sends and when can be seen by whoever sees your connection to the proxy.
 """
 _OF_ROOT = """\
-  - Made by root there is no user namespace around it: it may trace other processes of the same user where
-    kernel.yama.ptrace_scope is 0. An ordinary user's own `tabi run` has not this gap.
+  - Made by root there is no user namespace around it: /proc/PID/root of another process of the same user shows it what
+    is masked, and it may trace that process where kernel.yama.ptrace_scope is 0. An ordinary user's own `tabi run` has
+    not this gap.
 """
 _OF_SUDO = """\
   - A program that becomes root in it (sudo) can write to files that services of this host act upon, and so leave.
