@@ -124,6 +124,16 @@ def test_sockets_of_the_service_manager_are_shared_by_all_workers(tmp_path: Path
             assert server.stop() == 0
 
 
+def test_a_reload_says_that_spin_needs_a_restart(tmp_path: Path) -> None:
+    with configured(tmp_path, OPEN, workers=1) as server:
+        server.reload(OPEN + "[tunnel]\nspin = true\n")
+        server.reload(OPEN + "[tunnel]\nspin = false\n")
+        server.line("^tabi: warning: tunnel.spin changes only when the server is restarted")
+        server.reload(OPEN)
+        assert server.stop() == 0
+        assert sum("tunnel.spin" in line for line in server.errors) == 1
+
+
 def test_a_descriptor_that_is_no_listener_is_refused(tmp_path: Path) -> None:
     with socket.socket() as unbound:
         with configured(tmp_path, OPEN, **activated(unbound)) as server:

@@ -372,8 +372,8 @@ _TUNNEL = Table(
             default="true",
             example="false",
             help="Whether the engine, before it sleeps, looks for 50 µs whether there is something to do: only while "
-            "that has paid lately, and never while more than a fifth of these looks were in vain. It is one thread "
-            "for all tunnels of a worker, so no rule can say it.",
+            "that has paid lately, and never while more than a fifth of these looks were in vain, but for single "
+            "trials. It is one thread for all tunnels of a worker, so no rule can say it.",
         ),
     ),
 )

@@ -102,6 +102,7 @@ class Supervisor:
         async with self._reloading:  # also whoever wants to reload waits for it
             self._home.start()
             self.configuration: Configuration = await asyncio.to_thread(self._load)
+            self._spins = self.configuration.settings.tunnel.spin
             self._generation += 1
             self._count = self._wanted_workers or self.configuration.workers or len(os.sched_getaffinity(0))
             if self.configuration.settings.udp.shared_port is not None and self._count > 1:
@@ -142,6 +143,8 @@ class Supervisor:
                 self._listening.discard(listeners)
                 raise
             reloaded = await self._swap_all(configuration, listeners)
+            if configuration.settings.tunnel.spin is not self._spins:
+                _logger.warning("tunnel.spin changes only when the server is restarted; all else is as the file says")
             await asyncio.gather(*map(self._fill, range(self._count)))
             return reloaded._replace(missing=tuple(sorted(set(range(self._count)) - self._serving())))
 
