@@ -20,6 +20,7 @@ from helpers.waiting import PATIENCE
 from tabi.addr import Endpoint
 from tabi.cli.main import main
 from tabi.client.doctor.binding import is_here
+from tabi.client.doctor.datagrams import bad_ones
 from tabi.client.doctor.finding import Result, Verdict
 from tabi.client.doctor.idle import watch
 from tabi.client.doctor.patient import Expected, Need, Patient, Place
@@ -32,6 +33,7 @@ from tabi.testing.evil import Vice, close_at, dribble, garbage, huge, reset_at, 
 from tabi.testing.parts import Line, http_proxy, socks5_server
 from tabi.wire.address import Buffer
 from tabi.wire.socks5 import Method
+from tabi.wire.udp import Datagram
 
 FINE = {Verdict.OK, Verdict.NOT_TRIED, Verdict.NOT_OFFERED}
 
@@ -68,38 +70,38 @@ def test_a_proxy_that_is_right_has_no_fault(login: bool) -> None:
 
 
 WRONG = [
-    ("any-method", "methods"),
-    ("any-method", "no-common-method"),
-    ("any-method", "no-methods"),
-    ("long-refusal", "no-common-method"),
-    ("few-methods", "many-methods"),
-    ("one-recv", "cut-greeting"),
-    ("one-recv", "split"),
-    ("bnd-echo", "bound-address"),
-    ("bnd-listener", "bound-address"),
-    ("closes-unknown", "unknown-command"),
-    ("closes-unknown", "unknown-address-type"),
-    ("any-command", "unknown-command"),
-    ("resolve-connects", "resolve"),
-    ("c-strings", "nul-in-name"),
-    ("first-address", "name-to-ipv4"),
-    ("first-address", "name-to-second"),
-    ("damages", "bulk"),
-    ("no-half-close", "half-close-up"),
-    ("no-half-close", "half-close-down"),
-    ("hides-reset", "reset-up"),
-    ("hides-reset", "reset-down"),
-    ("says-success", "refused"),
-    ("says-success", "unknown-name"),
-    ("says-1", "refused"),
-    ("closes-refused", "refused"),
-    ("bind-listener", "bind"),
-    ("bind-wrong-peer", "bind"),
-    ("bind-anybody", "bind-stranger"),
-    ("udp-cuts", "udp-sizes"),
-    ("udp-wrong-source", "associate"),
-    ("udp-fragments", "udp-fragments"),
-    ("udp-anybody", "udp-stranger"),
+    ("any-method", "methods", "chooses 0x00 where only 0x01"),
+    ("any-method", "no-common-method", "it chooses what was not offered"),
+    ("any-method", "no-methods", "chooses 0x00 where none"),
+    ("long-refusal", "no-common-method", "8 bytes more"),
+    ("few-methods", "many-methods", "not the 0x00 at the end"),
+    ("one-recv", "cut-greeting", "before the second of two methods"),
+    ("one-recv", "split", "after 2 bytes"),
+    ("bnd-echo", "bound-address", "which is the target itself"),
+    ("bnd-listener", "bound-address", "which is where it listens"),
+    ("closes-unknown", "unknown-command", "where 7 is right"),
+    ("closes-unknown", "unknown-address-type", "where 8 is right"),
+    ("any-command", "unknown-command", "takes it for CONNECT"),
+    ("resolve-connects", "resolve", "takes it for CONNECT"),
+    ("c-strings", "nul-in-name", "what stands before the NUL"),
+    ("first-address", "name-to-ipv4", "answers 5"),
+    ("first-address", "name-to-second", "answers 5"),
+    ("damages", "bulk", "arrives changed"),
+    ("no-half-close", "half-close-up", "the target's answer after it is lost"),
+    ("no-half-close", "half-close-down", "what the client still sends is lost"),
+    ("hides-reset", "reset-up", "the target sees an orderly end"),
+    ("hides-reset", "reset-down", "the client sees an orderly end"),
+    ("says-success", "refused", "answers success"),
+    ("says-success", "unknown-name", "answers success"),
+    ("says-1", "refused", "where 5 (connection refused) is right"),
+    ("closes-refused", "refused", "without an answer"),
+    ("bind-listener", "bind", "no port of its own for the peer"),
+    ("bind-wrong-peer", "bind", "the second reply tells 127.0.0.1:9"),
+    ("bind-anybody", "bind-stranger", "it takes the connection of 127.0.0.2"),
+    ("udp-cuts", "udp-sizes", "1,492 come back"),
+    ("udp-wrong-source", "associate", "header tells 127.0.0.1:9"),
+    ("udp-fragments", "udp-fragments", "a fragment as if it were whole"),
+    ("udp-anybody", "udp-stranger", "it is relayed"),
 ]
 WRONG_BY_SILENCE = [
     ("one-recv", "coalesced"),
@@ -126,16 +128,31 @@ OF_LOGINS = [
 ]
 
 
-@pytest.mark.parametrize(("fault", "name"), WRONG)
-def test_a_fault_is_found(fault: str, name: str) -> None:
+@pytest.mark.parametrize(("fault", "name", "detail"), WRONG)
+def test_a_fault_is_found(fault: str, name: str, detail: str) -> None:
     with sick(fault) as proxy:
-        assert put(patient(proxy.url), name).verdict is Verdict.WRONG
+        result = put(patient(proxy.url), name)
+    assert result.verdict is Verdict.WRONG
+    assert detail in result.detail
 
 
 @pytest.mark.parametrize(("fault", "name"), WRONG_BY_SILENCE)
 def test_a_fault_that_shows_by_silence_is_found(fault: str, name: str) -> None:
     with sick(fault) as proxy:
         assert put(patient(proxy.url, SHORT), name).verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("text", ["127.0.0.7:4321", "[::1]:4321"])
+def test_a_bad_datagram_that_is_sent_on_all_the_same_goes_to_our_own_target(text: str) -> None:
+    there = Endpoint.parse(text)
+    bad = bad_ones(there)
+    lenient = {what: Datagram.decode(b"\0\0" + bad[what][2:]) for what in ("RSV that is not 0", "port 0")}
+    assert {(one.host, one.port) for one in lenient.values()} == {(there.host, there.port), (there.host, 0)}
+    known = b"\x01" if there.host.version == 4 else b"\x04"  # type: ignore[union-attr]  # it is an address
+    unknown = Datagram.decode(bad["an unknown ATYP"].replace(b"\x09", known, 1))
+    assert (unknown.host, unknown.port) == (there.host, there.port)
+    name = Datagram.decode(bad["a name that there cannot be"])
+    assert (name.host, name.port) == (b"x" * 64 + b".invalid", there.port)
 
 
 def test_an_association_that_outlives_its_connection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
