@@ -127,6 +127,12 @@ def test_without_a_tuning_they_are_as_they_were_prepared(plain: list[Options]) -
     assert [one.keepalive for one in plain] == [prepared] * 2
 
 
+def test_a_congestion_control_is_seen_at_both_sockets(build: str, way: str, plain: list[Options]) -> None:
+    if plain[0].congestion == "reno":
+        pytest.skip("reno is the default here, so nobody would see it set")
+    assert [one.congestion for one in options_of(build, way, Tuning(congestion="reno"))] == ["reno"] * 2
+
+
 def test_each_knob_is_seen_at_both_sockets_and_nothing_else_is(build: str, way: str, plain: list[Options]) -> None:
     keepalive = plain[0].keepalive
     silent = (False, *keepalive[1:])
