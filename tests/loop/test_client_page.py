@@ -120,8 +120,11 @@ def test_a_file_is_fetched_as_on_the_page(
 
     monkeypatch.delenv("all_proxy")
     monkeypatch.setenv("SOCKS_SERVER", reader.run('print("127.0.0.1:1080")').strip())
+
+    def ask(control: socket.socket, where: tuple[str, int]) -> None:
+        control.sendall(f"{where[0]} {where[1]}\n".encode())
+
     with target(serve) as server:
-        ask = lambda control, where: control.sendall(f"{where[0]} {where[1]}\n".encode())  # noqa: E731
         assert page["fetch"](server, ask) == b"a file"
 
 
